@@ -1,0 +1,3 @@
+//! Everything that runs on the endpoint.
+
+pub mod platform;

@@ -1,0 +1,126 @@
+//! The decision: incident, history, device, policy, catalogue and time in; what to do, by which rule and why, out.
+//! Pure: the same inputs give the same decision, for ever.
+
+use chrono::{DateTime, Utc};
+use fleetmend_proto::{
+    Action, HResult, IncidentId, PackageHash, Tier, UpdateRef,
+    condition::{DeviceRole, ProductType, UpdateAuthority},
+    order::Refusal,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    catalogue::Catalogue,
+    incident::{self, HoldReason},
+    order,
+    policy::Policy,
+};
+
+/// Everything a decision may look at. Stored with the decision.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Case {
+    pub incident: IncidentId,
+    pub state: incident::State,
+    pub update: UpdateRef,
+    /// Newest effective code of the failing update.
+    pub code: HResult,
+    pub opened_at: DateTime<Utc>,
+    /// How often the update failed in this incident.
+    pub failures: u32,
+    pub last_failed_at: DateTime<Utc>,
+    /// Orders of this incident, oldest first.
+    pub attempts: Vec<Attempt>,
+    pub device: Device,
+    /// A person's request that no order has answered yet (rule 12).
+    pub manual: Option<ManualRequest>,
+}
+
+/// One order of the incident and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub action: Action,
+    pub charged_to: Option<Tier>,
+    pub state: order::State,
+    pub refusal: Option<Refusal>,
+    /// What the verification after it said; `None` = not verified (yet).
+    pub verdict: Option<Verdict>,
+    pub ended_at: Option<DateTime<Utc>>,
+    /// Asked for by a person (rule 12).
+    #[serde(default)]
+    pub manual: bool,
+}
+
+/// What a verification found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Installed,
+    StillFailing {
+        code: HResult,
+    },
+    /// Windows says installed once restarted.
+    RebootOwed,
+    /// Nothing was heard before the deadline; counts as still failing.
+    DeadlinePassed,
+}
+
+/// What the ladder needs to know of the device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    pub quarantined: bool,
+    /// On the exclusion list: never above tier 4.
+    pub excluded: bool,
+    pub product_type: ProductType,
+    pub role: DeviceRole,
+    pub authority: UpdateAuthority,
+    pub reboot_pending: bool,
+    pub utc_offset_minutes: i32,
+    /// The vetted package for this update and architecture, if there is one.
+    pub package: Option<PackageHash>,
+}
+
+/// `remediate DEVICE [--tier N] [--now]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManualRequest {
+    pub tier: Option<Tier>,
+    /// Skip cool-downs and windows; never guard, journal or caps of rule 10.
+    pub now: bool,
+    pub by: String,
+}
+
+/// What to do, by which rule, and why in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    pub next: Next,
+    /// `R2.benign_driver` and the like: rule number of the architecture, then a name.
+    pub rule: String,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Next {
+    /// Order it now (the store charges it to `action.tier()`).
+    Order {
+        action: Action,
+    },
+    /// Look again at this time, or when something happens.
+    Wait {
+        until: DateTime<Utc>,
+    },
+    Hold {
+        reason: HoldReason,
+        until: DateTime<Utc>,
+    },
+    EndBenign,
+    Exhaust,
+    HandOver,
+    AwaitApproval,
+}
+
+/// Decides. `Case.state` is `Open`, `Held`, `Scheduled` or (with a manual request) `Exhausted`; a case in any other
+/// state gets `Wait` with rule `R4.in_hand`.
+#[must_use]
+pub fn decide(_case: &Case, _policy: &Policy, _catalogue: &Catalogue, _now: DateTime<Utc>) -> Decision {
+    unimplemented!()
+}

@@ -1,0 +1,8 @@
+//! What Fleetmend knows and decides, and nothing else: no clock, no randomness, no I/O. Time and ids come in as
+//! arguments, so that every decision can be made again from its stored inputs.
+
+pub mod catalogue;
+pub mod incident;
+pub mod ladder;
+pub mod order;
+pub mod policy;
