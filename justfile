@@ -1,0 +1,24 @@
+# The front door. `just` lists what there is.
+default:
+    @just --list
+
+# Format the code.
+fmt:
+    cargo fmt --all
+
+# Lints as CI runs them.
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Every test on both engines; `just test --quick` leaves out what takes minutes.
+test *args:
+    tests/run {{args}}
+
+# The product in one process: a controller and simulated PCs.
+demo *args:
+    cargo run --release --bin fleetmend-sim -- demo {{args}}
+
+# What CI runs.
+ci:
+    .ci/run
