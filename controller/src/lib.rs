@@ -1,1 +1,4 @@
-//! placeholder
+//! The controller: records what devices report, decides, orders, verifies, and shows people all of it.
+
+pub mod nudge;
+pub mod streams;

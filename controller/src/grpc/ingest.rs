@@ -1,0 +1,128 @@
+//! Group commit of reports: whatever arrives while one transaction commits goes into the next. An answer is sent only
+//! after the commit that holds the report.
+//!
+//! INVARIANT: `submit` returns `Ok` only for what a committed transaction contains (or had contained before).
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    nudge::Nudges,
+    store::{DeviceReport, ReportRecorded, Store, StoreError},
+};
+
+/// Reports waiting for a transaction; over that, senders are told to come back.
+const QUEUE: usize = 4_096;
+/// Reports in one transaction at most; each holds up to 500 outcomes.
+const MAX_BATCH: usize = 1_024;
+/// Outcomes in one transaction at most (one report may go over it).
+const MAX_OUTCOMES: usize = 4_096;
+
+struct Waiting {
+    report: DeviceReport,
+    answer: oneshot::Sender<Result<ReportRecorded, StoreError>>,
+}
+
+/// Hands reports to the task that commits them; cheap to clone.
+#[derive(Clone)]
+pub struct Ingest {
+    queue: mpsc::Sender<Waiting>,
+}
+
+/// Why a report was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestClosed {
+    #[error("{QUEUE} reports are waiting for the database")]
+    Full,
+    #[error("the controller is shutting down")]
+    ShuttingDown,
+    #[error("recording the report")]
+    Store(#[source] StoreError),
+}
+
+impl Ingest {
+    /// Starts the committing task; it ends when all handles are gone or at shutdown, after what it holds is committed.
+    #[must_use]
+    pub fn start(store: Store, nudges: Nudges, shutdown: CancellationToken) -> (Self, tokio::task::JoinHandle<()>) {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let task = tokio::spawn(commit_loop(store, nudges, waiting, shutdown));
+        (Self { queue }, task)
+    }
+
+    /// Waits for the commit that holds `report`.
+    ///
+    /// # Errors
+    /// When the queue is full, at shutdown, or when the store refused: nothing was acknowledged then, send it again.
+    pub async fn submit(&self, report: DeviceReport) -> Result<ReportRecorded, IngestClosed> {
+        let (answer, recorded) = oneshot::channel();
+        self.queue.try_send(Waiting { report, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => IngestClosed::Full,
+            mpsc::error::TrySendError::Closed(_) => IngestClosed::ShuttingDown,
+        })?;
+        recorded.await.map_err(|_| IngestClosed::ShuttingDown)?.map_err(IngestClosed::Store)
+    }
+}
+
+async fn commit_loop(
+    store: Store,
+    nudges: Nudges,
+    mut waiting: mpsc::Receiver<Waiting>,
+    shutdown: CancellationToken,
+) {
+    let mut batch = Vec::new();
+    loop {
+        if batch.is_empty() {
+            let first = tokio::select! {
+                biased;
+                first = waiting.recv() => first,
+                () = shutdown.cancelled() => None,
+            };
+            let Some(first) = first else { return };
+            batch.push(first);
+        }
+        let mut outcomes: usize = batch.iter().map(|it| it.report.outcomes.len()).sum();
+        while batch.len() < MAX_BATCH && outcomes < MAX_OUTCOMES {
+            let Ok(next) = waiting.try_recv() else { break };
+            outcomes += next.report.outcomes.len();
+            batch.push(next);
+        }
+        let (reports, answers): (Vec<_>, Vec<_>) = batch.drain(..).map(|it| (it.report, it.answer)).unzip();
+        commit(&store, &nudges, reports, answers).await;
+    }
+}
+
+async fn commit(
+    store: &Store,
+    nudges: &Nudges,
+    reports: Vec<DeviceReport>,
+    answers: Vec<oneshot::Sender<Result<ReportRecorded, StoreError>>>,
+) {
+    let single = reports.len() == 1;
+    // Kept for the second try: one bad report must not take its neighbours with it.
+    let again = if single { Vec::new() } else { reports.clone() };
+    match store.reports_record(reports).await {
+        Ok(recorded) => {
+            for (answer, recorded) in answers.into_iter().zip(recorded) {
+                // A caller that gave up sends the report again and gets its duplicates acknowledged.
+                let _ = answer.send(Ok(recorded));
+            }
+            nudges.decide();
+            nudges.verify();
+        }
+        Err(error) if single || error.is_unreachable() => {
+            tracing::error!(error = &error as &dyn std::error::Error, reports = answers.len(), "reports not recorded");
+            for answer in answers {
+                let _ = answer.send(Err(error.duplicate()));
+            }
+        }
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "batch refused, recording its reports one by one");
+            for (report, answer) in again.into_iter().zip(answers) {
+                let recorded = store.reports_record(vec![report]).await;
+                let _ = answer.send(recorded.map(|mut one| one.remove(0)));
+            }
+            nudges.decide();
+            nudges.verify();
+        }
+    }
+}

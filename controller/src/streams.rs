@@ -1,0 +1,147 @@
+//! The live directive streams of this process: which device listens here, and the queue to it.
+//!
+//! Filled by `grpc::subscribe`, used by the dispatch loop and by drain. Memory only: presence is the stream itself. A
+//! queue holds boxed directives, so that an idle stream costs a few hundred bytes.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use fleetmend_proto::{DeviceId, v1};
+use tokio::sync::mpsc;
+
+/// Directives that may wait for a slow reader; over that its stream is closed.
+pub const QUEUE: usize = 64;
+
+type Queue = mpsc::Sender<Box<v1::Directive>>;
+
+/// All streams of this process; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Streams {
+    live: Arc<Mutex<HashMap<DeviceId, Live>>>,
+}
+
+#[derive(Debug)]
+struct Live {
+    stream_epoch: i64,
+    queue: Queue,
+}
+
+/// What became of a directive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    Queued,
+    /// No stream of that device here.
+    Absent,
+    /// The device did not read 64 directives: its stream was closed.
+    TooSlow,
+}
+
+impl Streams {
+    /// Registers a stream. An older one of the same device ends, since its queue is dropped; one with a higher epoch wins.
+    #[must_use]
+    pub fn open(&self, device: DeviceId, stream_epoch: i64) -> mpsc::Receiver<Box<v1::Directive>> {
+        let (queue, receiver) = mpsc::channel(QUEUE);
+        let mut live = self.lock();
+        if live.get(&device).is_none_or(|older| older.stream_epoch < stream_epoch) {
+            live.insert(device, Live { stream_epoch, queue });
+        }
+        receiver
+    }
+
+    /// Forgets the stream, unless a newer one took its place.
+    pub fn close(&self, device: DeviceId, stream_epoch: i64) {
+        let mut live = self.lock();
+        if live.get(&device).is_some_and(|it| it.stream_epoch == stream_epoch) {
+            live.remove(&device);
+        }
+    }
+
+    /// Ends a device's stream at once (ban).
+    pub fn cut(&self, device: DeviceId) {
+        self.lock().remove(&device);
+    }
+
+    pub fn push(&self, device: DeviceId, kind: v1::directive::Kind) -> Pushed {
+        let mut live = self.lock();
+        let Some(stream) = live.get(&device) else {
+            return Pushed::Absent;
+        };
+        let directive = v1::Directive { kind: Some(kind), ..Default::default() };
+        match stream.queue.try_send(Box::new(directive)) {
+            Ok(()) => Pushed::Queued,
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                live.remove(&device);
+                Pushed::Absent
+            }
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                live.remove(&device);
+                Pushed::TooSlow
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn contains(&self, device: DeviceId) -> bool {
+        self.lock().contains_key(&device)
+    }
+
+    #[must_use]
+    pub fn devices(&self) -> Vec<DeviceId> {
+        self.lock().keys().copied().collect()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<DeviceId, Live>> {
+        // Every critical section leaves the map whole, so a poisoned lock is still good.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetmend_proto::v1::{Refresh, directive::Kind};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn refresh() -> Kind {
+        Kind::Refresh(Refresh {})
+    }
+
+    #[test]
+    fn a_newer_stream_replaces_an_older_one_and_outlives_its_close() {
+        let streams = Streams::default();
+        let device = DeviceId(Uuid::from_u128(1));
+        let mut old = streams.open(device, 1);
+        let mut new = streams.open(device, 2);
+        assert!(matches!(old.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
+        streams.close(device, 1);
+        assert_eq!(streams.push(device, refresh()), Pushed::Queued);
+        assert!(new.try_recv().is_ok());
+        let mut late = streams.open(device, 1);
+        assert!(matches!(late.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
+    }
+
+    #[test]
+    fn a_reader_that_never_reads_is_cut_off_at_the_bound() {
+        let streams = Streams::default();
+        let device = DeviceId(Uuid::from_u128(1));
+        let _unread = streams.open(device, 1);
+        for _ in 0..QUEUE {
+            assert_eq!(streams.push(device, refresh()), Pushed::Queued);
+        }
+        assert_eq!(streams.push(device, refresh()), Pushed::TooSlow);
+        assert_eq!(streams.push(device, refresh()), Pushed::Absent);
+    }
+}
