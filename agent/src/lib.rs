@@ -1,3 +1,4 @@
 //! Everything that runs on the endpoint.
 
+pub mod cli;
 pub mod platform;
