@@ -1,1 +1,4 @@
-//! placeholder
+//! What the tests share: real processes, private databases, in-process fleets. Fakes live here and in `simulator/` only.
+
+pub mod postgres;
+pub mod process;
