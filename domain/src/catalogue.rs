@@ -41,8 +41,8 @@ pub struct Entry {
     pub symbol: String,
     pub category: Category,
     pub entry: EntryPoint,
-    /// Highest tier that makes sense; `None` = no tier (benign, or people).
-    pub max_tier: Option<Tier>,
+    /// Highest tier that makes sense: 0 = none (benign), 1-6; `None` = people.
+    pub max_tier: Option<u8>,
     pub retryable: bool,
     pub needs_reboot: bool,
     pub advice: String,

@@ -1,8 +1,13 @@
-//! The life of an incident, as one table: `next(state, event, now)`. Drawn in `ARCHITECTURE.md`; a test compares both.
+//! The life of an incident, as one table: [`next`]. Drawn in `ARCHITECTURE.md`; a test compares both.
+//! The controller's store and loops are its only callers; nothing here knows a database or a clock.
+
+mod parts;
 
 use chrono::{DateTime, Utc};
 use fleetmend_proto::{Tier, words};
 use serde::{Deserialize, Serialize};
+
+pub use parts::{BadParts, Parts};
 
 words!(
     /// Why an incident waits for something outside it.
@@ -35,6 +40,49 @@ words!(
         Dismissed = "dismissed",
     }
 );
+words!(
+    /// What [`Event`] is called in the drawing and the timeline.
+    EventName {
+        FailedAgain = "failed_again",
+        Installed = "installed",
+        Held = "held",
+        Released = "released",
+        Scheduled = "scheduled",
+        OrderPlaced = "order_placed",
+        OrderFinished = "order_finished",
+        OrderLapsed = "order_lapsed",
+        StillFailing = "still_failing",
+        RebootOwed = "reboot_owed",
+        FoundBenign = "found_benign",
+        LadderExhausted = "ladder_exhausted",
+        HandedOver = "handed_over",
+        ApprovalWanted = "approval_wanted",
+        Returned = "returned",
+        Dismissed = "dismissed",
+        ManualRequested = "manual_requested",
+    }
+);
+words!(
+    /// The loop that must move a waiting incident on.
+    Owner { Decide = "decide", Expire = "expire", Verify = "verify", Notify = "notify" }
+);
+words!(
+    /// What ends the wait of an incident when nothing else does.
+    Deadline {
+        /// The next round of its owner.
+        NextRound = "next_round",
+        /// The row's `due_at`, set when the state was entered.
+        DueAt = "due_at",
+        /// The order's own end: its expiry, lease or run deadline.
+        Order = "order",
+        /// `Policy::verify_deadline` after the state was entered.
+        Verification = "verification",
+        /// People are told again until somebody acts.
+        Reminder = "reminder",
+        /// `Policy::reset_evidence_age`: older evidence no longer carries a reset.
+        EvidenceAge = "evidence_age",
+    }
+);
 
 /// Where an incident stands. `tier` = what the order in hand is charged to; `None` = `Reboot` or `HideUpdate`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,11 +113,12 @@ pub enum State {
 /// What can happen to an incident.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The same update failed again while no order was out.
+    /// The same update failed again. Evidence only: it moves no state by itself.
     FailedAgain,
     /// The update, or one that replaces it, was seen installed.
     Installed,
     Held(HoldReason),
+    /// The reason to wait is gone: decide anew.
     Released,
     Scheduled,
     OrderPlaced {
@@ -81,6 +130,8 @@ pub enum Event {
     OrderLapsed,
     /// Verification said still failing, or its deadline passed.
     StillFailing,
+    /// Verification said installed once restarted: decide anew, the restart comes next.
+    RebootOwed,
     FoundBenign,
     LadderExhausted,
     HandedOver,
@@ -102,10 +153,217 @@ pub struct IllegalTransition {
     pub event: &'static str,
 }
 
-/// The table.
+/// The table. `now` is not looked at today: no step depends on the time, only on events; it is an argument so that a
+/// step that does can be added without touching the callers.
 ///
 /// # Errors
 /// [`IllegalTransition`] where the event has no meaning.
-pub fn next(_state: &State, _event: &Event, _now: DateTime<Utc>) -> Result<State, IllegalTransition> {
-    unimplemented!()
+pub fn next(state: &State, event: &Event, _now: DateTime<Utc>) -> Result<State, IllegalTransition> {
+    let to = match state {
+        State::Open | State::Held { .. } | State::Scheduled => from_undecided(state, event),
+        State::Remediating { tier } => from_remediating(*tier, event),
+        State::Verifying { tier } => from_verifying(*tier, event),
+        State::Exhausted => from_exhausted(event),
+        State::HandedOver => from_handed_over(event),
+        State::AwaitingApproval => from_awaiting_approval(event),
+        // Ended: the next failure of the update opens another incident.
+        State::Resolved | State::Benign | State::Dismissed { .. } => None,
+    };
+    to.ok_or(IllegalTransition { from: state.name(), event: event.name().word() })
 }
+
+/// `Open`, `Held`, `Scheduled`: the decide loop has it. A failure or a hold leaves the wait as it is.
+fn from_undecided(state: &State, event: &Event) -> Option<State> {
+    let waits = !matches!(state, State::Open);
+    match event {
+        Event::FailedAgain => Some(state.clone()),
+        Event::Installed => Some(State::Resolved),
+        Event::Held(reason) => Some(State::Held { reason: *reason }),
+        Event::Released => waits.then_some(State::Open),
+        Event::Scheduled => Some(State::Scheduled),
+        Event::OrderPlaced { tier } => Some(State::Remediating { tier: *tier }),
+        Event::FoundBenign => Some(State::Benign),
+        Event::LadderExhausted => Some(State::Exhausted),
+        Event::HandedOver => Some(State::HandedOver),
+        Event::ApprovalWanted => Some(State::AwaitingApproval),
+        Event::Dismissed { by } => Some(State::Dismissed { by: by.clone() }),
+        Event::ManualRequested => Some(State::Open),
+        Event::OrderFinished | Event::OrderLapsed | Event::StillFailing | Event::RebootOwed | Event::Returned => None,
+    }
+}
+
+/// An order is out. A person's request waits in its own row until the order has ended.
+fn from_remediating(tier: Option<Tier>, event: &Event) -> Option<State> {
+    match event {
+        Event::FailedAgain | Event::ManualRequested => Some(State::Remediating { tier }),
+        Event::Installed => Some(State::Resolved),
+        Event::OrderFinished => Some(State::Verifying { tier }),
+        Event::OrderLapsed => Some(State::Open),
+        // Only a reset takes the agent away, so that it has to come back.
+        Event::Returned => (tier == Some(Tier::ResetPc)).then_some(State::Verifying { tier }),
+        Event::Dismissed { by } => Some(State::Dismissed { by: by.clone() }),
+        Event::Held(_)
+        | Event::Released
+        | Event::Scheduled
+        | Event::OrderPlaced { .. }
+        | Event::StillFailing
+        | Event::RebootOwed
+        | Event::FoundBenign
+        | Event::LadderExhausted
+        | Event::HandedOver
+        | Event::ApprovalWanted => None,
+    }
+}
+
+/// Proof is awaited. A failure report is evidence; the verification judges it.
+fn from_verifying(tier: Option<Tier>, event: &Event) -> Option<State> {
+    match event {
+        Event::FailedAgain | Event::ManualRequested => Some(State::Verifying { tier }),
+        Event::Installed => Some(State::Resolved),
+        Event::StillFailing | Event::RebootOwed => Some(State::Open),
+        Event::Dismissed { by } => Some(State::Dismissed { by: by.clone() }),
+        Event::Held(_)
+        | Event::Released
+        | Event::Scheduled
+        | Event::OrderPlaced { .. }
+        | Event::OrderFinished
+        | Event::OrderLapsed
+        | Event::FoundBenign
+        | Event::LadderExhausted
+        | Event::HandedOver
+        | Event::ApprovalWanted
+        | Event::Returned => None,
+    }
+}
+
+/// People have it. A request by hand may be decided in place (`order_placed`, `held`, `scheduled`) or reopen it.
+fn from_exhausted(event: &Event) -> Option<State> {
+    match event {
+        Event::FailedAgain | Event::LadderExhausted => Some(State::Exhausted),
+        Event::Installed => Some(State::Resolved),
+        Event::Held(reason) => Some(State::Held { reason: *reason }),
+        Event::Scheduled => Some(State::Scheduled),
+        Event::OrderPlaced { tier } => Some(State::Remediating { tier: *tier }),
+        Event::HandedOver => Some(State::HandedOver),
+        Event::ApprovalWanted => Some(State::AwaitingApproval),
+        Event::Returned => Some(State::Verifying { tier: None }),
+        Event::Dismissed { by } => Some(State::Dismissed { by: by.clone() }),
+        Event::ManualRequested => Some(State::Open),
+        Event::Released
+        | Event::OrderFinished
+        | Event::OrderLapsed
+        | Event::StillFailing
+        | Event::RebootOwed
+        | Event::FoundBenign => None,
+    }
+}
+
+/// A ticket is with people. `ladder_exhausted`: nobody reset the PC while the evidence was young.
+fn from_handed_over(event: &Event) -> Option<State> {
+    match event {
+        Event::FailedAgain => Some(State::HandedOver),
+        Event::Installed => Some(State::Resolved),
+        Event::LadderExhausted => Some(State::Exhausted),
+        Event::Returned => Some(State::Verifying { tier: Some(Tier::ResetPc) }),
+        Event::Dismissed { by } => Some(State::Dismissed { by: by.clone() }),
+        Event::ManualRequested => Some(State::Open),
+        Event::Held(_)
+        | Event::Released
+        | Event::Scheduled
+        | Event::OrderPlaced { .. }
+        | Event::OrderFinished
+        | Event::OrderLapsed
+        | Event::StillFailing
+        | Event::RebootOwed
+        | Event::FoundBenign
+        | Event::HandedOver
+        | Event::ApprovalWanted => None,
+    }
+}
+
+/// Signatures are awaited. INVARIANT: the only order that leaves from here is the reset they are for.
+fn from_awaiting_approval(event: &Event) -> Option<State> {
+    match event {
+        Event::FailedAgain => Some(State::AwaitingApproval),
+        Event::Installed => Some(State::Resolved),
+        Event::OrderPlaced { tier } => {
+            (*tier == Some(Tier::ResetPc)).then_some(State::Remediating { tier: Some(Tier::ResetPc) })
+        }
+        Event::LadderExhausted => Some(State::Exhausted),
+        Event::HandedOver => Some(State::HandedOver),
+        Event::Dismissed { by } => Some(State::Dismissed { by: by.clone() }),
+        Event::ManualRequested => Some(State::Open),
+        Event::Held(_)
+        | Event::Released
+        | Event::Scheduled
+        | Event::OrderFinished
+        | Event::OrderLapsed
+        | Event::StillFailing
+        | Event::RebootOwed
+        | Event::FoundBenign
+        | Event::ApprovalWanted
+        | Event::Returned => None,
+    }
+}
+
+impl State {
+    /// Whether nothing follows: the next failure opens another incident.
+    #[must_use]
+    pub const fn is_ended(&self) -> bool {
+        self.owner().is_none()
+    }
+
+    /// The loop that must move it on; `None` = ended.
+    #[must_use]
+    pub const fn owner(&self) -> Option<Owner> {
+        match self {
+            Self::Open | Self::Held { .. } | Self::Scheduled => Some(Owner::Decide),
+            Self::Remediating { .. } | Self::HandedOver | Self::AwaitingApproval => Some(Owner::Expire),
+            Self::Verifying { .. } => Some(Owner::Verify),
+            Self::Exhausted => Some(Owner::Notify),
+            Self::Resolved | Self::Benign | Self::Dismissed { .. } => None,
+        }
+    }
+
+    /// What ends its wait when nothing else does; `None` = ended.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Deadline> {
+        match self {
+            Self::Open => Some(Deadline::NextRound),
+            Self::Held { .. } | Self::Scheduled => Some(Deadline::DueAt),
+            Self::Remediating { .. } => Some(Deadline::Order),
+            Self::Verifying { .. } => Some(Deadline::Verification),
+            Self::Exhausted => Some(Deadline::Reminder),
+            Self::HandedOver | Self::AwaitingApproval => Some(Deadline::EvidenceAge),
+            Self::Resolved | Self::Benign | Self::Dismissed { .. } => None,
+        }
+    }
+}
+
+impl Event {
+    #[must_use]
+    pub const fn name(&self) -> EventName {
+        match self {
+            Self::FailedAgain => EventName::FailedAgain,
+            Self::Installed => EventName::Installed,
+            Self::Held(_) => EventName::Held,
+            Self::Released => EventName::Released,
+            Self::Scheduled => EventName::Scheduled,
+            Self::OrderPlaced { .. } => EventName::OrderPlaced,
+            Self::OrderFinished => EventName::OrderFinished,
+            Self::OrderLapsed => EventName::OrderLapsed,
+            Self::StillFailing => EventName::StillFailing,
+            Self::RebootOwed => EventName::RebootOwed,
+            Self::FoundBenign => EventName::FoundBenign,
+            Self::LadderExhausted => EventName::LadderExhausted,
+            Self::HandedOver => EventName::HandedOver,
+            Self::ApprovalWanted => EventName::ApprovalWanted,
+            Self::Returned => EventName::Returned,
+            Self::Dismissed { .. } => EventName::Dismissed,
+            Self::ManualRequested => EventName::ManualRequested,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

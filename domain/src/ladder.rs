@@ -27,6 +27,9 @@ pub struct Case {
     pub opened_at: DateTime<Utc>,
     /// How often the update failed in this incident.
     pub failures: u32,
+    /// Earlier incidents of the same update on this device that ended `Benign`: an offer that keeps coming back.
+    #[serde(default)]
+    pub benign_before: u32,
     pub last_failed_at: DateTime<Utc>,
     /// Orders of this incident, oldest first.
     pub attempts: Vec<Attempt>,

@@ -2,6 +2,7 @@
 //! arguments, so that every decision can be made again from its stored inputs.
 
 pub mod catalogue;
+pub mod drawing;
 pub mod incident;
 pub mod ladder;
 pub mod order;

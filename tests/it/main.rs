@@ -1,0 +1,3 @@
+//! The one integration-test binary: a module a theme, so that the workspace links once.
+
+mod drawing;
