@@ -1,4 +1,5 @@
 //! The controller: records what devices report, decides, orders, verifies, and shows people all of it.
 
+pub mod config;
 pub mod nudge;
 pub mod streams;
