@@ -2,4 +2,5 @@
 
 pub mod config;
 pub mod nudge;
+pub mod secret;
 pub mod streams;
