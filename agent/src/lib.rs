@@ -1,6 +1,7 @@
 //! Everything that runs on the endpoint.
 
 pub mod cli;
+pub mod detect;
 pub mod enroll;
 pub mod identity;
 pub mod link;
