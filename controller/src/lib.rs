@@ -1,5 +1,6 @@
 //! The controller: records what devices report, decides, orders, verifies, and shows people all of it.
 
+pub mod cli;
 pub mod config;
 pub mod nudge;
 pub mod secret;
