@@ -3,5 +3,6 @@
 pub mod cli;
 pub mod config;
 pub mod nudge;
+pub mod packages;
 pub mod secret;
 pub mod streams;
