@@ -1,0 +1,196 @@
+//! Judges from a PC's own log whether anything was executed twice. It looks at the effects alone: what an agent's
+//! journal or a controller's database say of them does not count.
+
+use std::{collections::BTreeMap, path::Path};
+
+use fleetmend_proto::OrderId;
+
+use super::log::{self, Effect, Line, LogError};
+
+/// Something that must never be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub order: OrderId,
+    pub step: u32,
+    pub rule: Rule,
+    /// The effect that breaks it.
+    pub effect: Effect,
+}
+
+/// The rules of the audit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// A step before the one that had begun was begun again: the order ran from the start, or two runs at once.
+    WentBack,
+    /// The same effect of a step twice, with no restart of the agent in between.
+    Repeated,
+    /// An effect that may happen once happened again.
+    OnceOnly,
+    /// Another order's effects came in between: two orders at once.
+    Interleaved,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { order, step, rule, effect } = self;
+        let why = match rule {
+            Rule::WentBack => "a later step had begun before",
+            Rule::Repeated => "it was done before by the same agent process",
+            Rule::OnceOnly => "it may be done once only",
+            Rule::Interleaved => "another order had begun meanwhile",
+        };
+        let Effect { primitive, detail, instance, boot, at, .. } = effect;
+        write!(
+            f,
+            "order {order} step {step}: {primitive} {detail} by agent process {instance} in boot {boot} at {at}: {why}"
+        )
+    }
+}
+
+/// Audits the log of a PC's folder.
+///
+/// # Errors
+/// [`LogError`] where the log cannot be read.
+pub fn audit(dir: &Path) -> Result<Vec<Violation>, LogError> {
+    let lines = log::read(dir)?;
+    let effects = lines.into_iter().filter_map(|line| match line {
+        Line::Effect(effect) => Some(effect),
+        Line::Change(_) => None,
+    });
+    Ok(judge(effects))
+}
+
+/// All effects of a PC's folder, oldest first.
+///
+/// # Errors
+/// [`LogError`] where the log cannot be read.
+pub fn list(dir: &Path) -> Result<Vec<Effect>, LogError> {
+    let lines = log::read(dir)?;
+    Ok(lines
+        .into_iter()
+        .filter_map(|line| match line {
+            Line::Effect(effect) => Some(effect),
+            Line::Change(_) => None,
+        })
+        .collect())
+}
+
+#[derive(Default)]
+struct OrderSoFar {
+    highest: u32,
+    seen: Vec<Effect>,
+    overtaken: bool,
+}
+
+/// The audit itself, over effects in the order they began.
+pub fn judge(effects: impl Iterator<Item = Effect>) -> Vec<Violation> {
+    let mut orders: BTreeMap<OrderId, OrderSoFar> = BTreeMap::new();
+    let mut newest: Option<OrderId> = None;
+    let mut violations = Vec::new();
+    for effect in effects {
+        if newest != Some(effect.order) && !is_undo(&effect) {
+            if let Some(left) = newest.and_then(|order| orders.get_mut(&order)) {
+                left.overtaken = true;
+            }
+            newest = Some(effect.order);
+        }
+        let order = orders.entry(effect.order).or_default();
+        if let Some(rule) = broken_rule(order, &effect) {
+            violations.push(Violation { order: effect.order, step: effect.step, rule, effect: effect.clone() });
+        }
+        order.highest = order.highest.max(effect.step);
+        order.seen.push(effect);
+    }
+    violations
+}
+
+fn broken_rule(order: &OrderSoFar, effect: &Effect) -> Option<Rule> {
+    let same = |other: &&Effect| {
+        other.step == effect.step && other.primitive == effect.primitive && other.detail == effect.detail
+    };
+    let before = order.seen.iter().rev().find(same);
+    if is_undo(effect) {
+        // What puts a PC back in order may come at any time, and after a crash again.
+        return None;
+    }
+    if order.overtaken {
+        Some(Rule::Interleaved)
+    } else if effect.step < order.highest {
+        Some(Rule::WentBack)
+    } else if let Some(before) = before {
+        if is_once_only(effect, before) {
+            Some(Rule::OnceOnly)
+        } else if before.instance == effect.instance && !is_search(effect) {
+            Some(Rule::Repeated)
+        } else {
+            None
+        }
+    } else {
+        None
+    }
+}
+
+/// Effects that undo earlier ones or bring services back up.
+fn is_undo(effect: &Effect) -> bool {
+    matches!(effect.primitive.as_str(), "put_back" | "start_service" | "set_start_type" | "set_registry_string")
+}
+
+/// Asks and waits: changes nothing that lasts.
+fn is_search(effect: &Effect) -> bool {
+    effect.primitive == "offers"
+}
+
+/// A reset never comes twice; a restart that took place is not asked for again.
+fn is_once_only(effect: &Effect, before: &Effect) -> bool {
+    effect.primitive == "reset_pc" || effect.primitive == "reboot" && effect.boot != before.boot
+}
+
+#[cfg(test)]
+mod tests {
+    use fleetmend_proto::clock::wall_now;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn effect(order: u128, step: u32, primitive: &str, instance: u64) -> Effect {
+        Effect {
+            at: wall_now(),
+            order: OrderId(Uuid::from_u128(order)),
+            step,
+            primitive: primitive.to_owned(),
+            detail: "x".to_owned(),
+            instance,
+            boot: instance,
+        }
+    }
+
+    fn rules(effects: impl IntoIterator<Item = Effect>) -> Vec<Rule> {
+        judge(effects.into_iter()).into_iter().map(|violation| violation.rule).collect()
+    }
+
+    #[test]
+    fn a_run_that_a_crash_interrupted_is_in_order() {
+        let run = [
+            effect(1, 0, "stop_service", 1),
+            effect(1, 1, "set_aside", 1),
+            effect(1, 0, "start_service", 2),
+            effect(1, 1, "set_aside", 2),
+            effect(1, 2, "install", 2),
+            effect(2, 0, "offers", 2),
+            effect(2, 0, "offers", 2),
+        ];
+        assert_eq!(rules(run), []);
+    }
+
+    #[test]
+    fn each_rule_can_be_broken() {
+        let again = [effect(1, 0, "run", 1), effect(1, 0, "run", 1)];
+        assert_eq!(rules(again), [Rule::Repeated]);
+        let from_the_start = [effect(1, 0, "run", 1), effect(1, 1, "install", 1), effect(1, 0, "run", 2)];
+        assert_eq!(rules(from_the_start), [Rule::WentBack]);
+        let restarted_again = [effect(1, 0, "reboot", 1), effect(1, 0, "reboot", 2)];
+        assert_eq!(rules(restarted_again), [Rule::OnceOnly]);
+        let two_at_once = [effect(1, 0, "run", 1), effect(2, 0, "run", 1), effect(1, 1, "install", 1)];
+        assert_eq!(rules(two_at_once), [Rule::Interleaved]);
+    }
+}
