@@ -244,17 +244,14 @@ fn from_exhausted(event: &Event) -> Option<State> {
         Event::Held(reason) => Some(State::Held { reason: *reason }),
         Event::Scheduled => Some(State::Scheduled),
         Event::OrderPlaced { tier } => Some(State::Remediating { tier: *tier }),
+        // A later catalogue may know better.
+        Event::FoundBenign => Some(State::Benign),
         Event::HandedOver => Some(State::HandedOver),
         Event::ApprovalWanted => Some(State::AwaitingApproval),
         Event::Returned => Some(State::Verifying { tier: None }),
         Event::Dismissed { by } => Some(State::Dismissed { by: by.clone() }),
         Event::ManualRequested => Some(State::Open),
-        Event::Released
-        | Event::OrderFinished
-        | Event::OrderLapsed
-        | Event::StillFailing
-        | Event::RebootOwed
-        | Event::FoundBenign => None,
+        Event::Released | Event::OrderFinished | Event::OrderLapsed | Event::StillFailing | Event::RebootOwed => None,
     }
 }
 

@@ -1,5 +1,15 @@
 //! The decision: incident, history, device, policy, catalogue and time in; what to do, by which rule and why, out.
-//! Pure: the same inputs give the same decision, for ever.
+//! Pure: the same inputs give the same decision, for ever. Called by the controller's decide loop; the rules are those
+//! of the design, one file a theme: `entry` (1, 2, 4), `reboot` (2), `limits` (3, 4, 10), `reset` (11), `manual` (12).
+
+mod entry;
+mod limits;
+mod manual;
+mod permission;
+mod reboot;
+mod reset;
+mod view;
+mod wording;
 
 use chrono::{DateTime, Utc};
 use fleetmend_proto::{
@@ -14,7 +24,11 @@ use crate::{
     incident::{self, HoldReason},
     order,
     policy::Policy,
+    rules::Rule,
 };
+
+pub use permission::{Permission, permission};
+use view::View;
 
 /// Everything a decision may look at. Stored with the decision.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -122,8 +136,49 @@ pub enum Next {
 }
 
 /// Decides. `Case.state` is `Open`, `Held`, `Scheduled` or (with a manual request) `Exhausted`; a case in any other
-/// state gets `Wait` with rule `R4.in_hand`.
+/// state gets `Wait` with rule `R4.in_hand`. The rule ids are those of [`crate::rules::RULES`].
 #[must_use]
-pub fn decide(_case: &Case, _policy: &Policy, _catalogue: &Catalogue, _now: DateTime<Utc>) -> Decision {
-    unimplemented!()
+pub fn decide(case: &Case, policy: &Policy, catalogue: &Catalogue, now: DateTime<Utc>) -> Decision {
+    let row = catalogue.resolve(case.code);
+    let view = View { case, policy, row: &row, known: catalogue.get(case.code).is_some(), now };
+    let decision = limits::in_hand(&view)
+        .or_else(|| manual::decide(&view))
+        .unwrap_or_else(|| limits::gate(&view, automatic(&view)));
+    limits::within_deadline(&view, decision)
 }
+
+/// What the rules want, before posture and standing of the device are asked.
+fn automatic(view: &View<'_>) -> Decision {
+    let route = entry::route(view);
+    if !reboot::is_owed(view)
+        && let Some(end) = entry::end_at_once(view, route)
+    {
+        return end;
+    }
+    limits::deadline(view)
+        .or_else(|| limits::not_permitted(view))
+        .or_else(|| limits::pause(view))
+        .or_else(|| reboot::first(view, route))
+        .unwrap_or_else(|| entry::follow(view, route))
+}
+
+/// The tier that fixed an incident: what the latest begun order was charged to, or, for a restart that the order
+/// before it owed, that order's tier. `None`: nothing of ours did.
+#[must_use]
+pub fn fixed_by(attempts: &[Attempt]) -> Option<Tier> {
+    let mut begun = attempts.iter().rev().filter(|attempt| attempt.state.has_begun());
+    let mut latest = begun.next()?;
+    while latest.action == Action::Reboot {
+        latest = begun.next().filter(|before| before.verdict == Some(Verdict::RebootOwed))?;
+    }
+    latest.charged_to
+}
+
+impl Decision {
+    fn new(rule: Rule, next: Next, reason: impl Into<String>) -> Self {
+        Self { next, rule: rule.id.to_owned(), reason: reason.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,5 +5,7 @@ pub mod catalogue;
 pub mod drawing;
 pub mod incident;
 pub mod ladder;
+pub mod matching;
 pub mod order;
 pub mod policy;
+pub mod rules;

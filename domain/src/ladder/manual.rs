@@ -1,0 +1,79 @@
+//! Rule 12: a person's request. It skips posture, cost and age of the incident, with `now` also waits; never what kind
+//! of device it is (rule 10), quarantine, the evidence a reset needs (rule 11), or the agent's own guard.
+
+use fleetmend_proto::{Action, Tier};
+
+use super::{
+    Decision, ManualRequest, Next, entry, limits,
+    permission::{self, permission},
+    reboot, reset,
+    view::View,
+};
+use crate::{incident::HoldReason, rules};
+
+/// The answer to an open request; `None` = there is none.
+pub(super) fn decide(view: &View<'_>) -> Option<Decision> {
+    let request = view.case.manual.as_ref()?;
+    if let Some(held) = limits::not_permitted(view) {
+        return Some(held);
+    }
+    if let Some(pause) = limits::pause(view).filter(|_| !request.now) {
+        return Some(pause);
+    }
+    let wanted = request.tier.map_or_else(|| next_remedy(view, request), |tier| asked(view, request, tier));
+    let held = match &wanted.next {
+        Next::Order { action } => limits::quarantined(view, action),
+        Next::Wait { .. }
+        | Next::Hold { .. }
+        | Next::EndBenign
+        | Next::Exhaust
+        | Next::HandOver
+        | Next::AwaitApproval => None,
+    };
+    Some(held.unwrap_or(wanted))
+}
+
+/// The tier that was asked for.
+fn asked(view: &View<'_>, request: &ManualRequest, tier: Tier) -> Decision {
+    let by = &request.by;
+    if permission(&view.case.device).highest().is_some_and(|highest| tier > highest) {
+        let because = permission::because(&view.case.device);
+        let reason = format!("{by} asked for tier {tier}, but this device may not get it: {because}.");
+        return limits::hold(view, rules::R12_CAPPED, HoldReason::NotPermitted, reason);
+    }
+    if tier == Tier::ResetPc {
+        let lacking = reset::lacking(view);
+        if lacking.is_empty() {
+            return reset::decide(view);
+        }
+        let reason = format!("{by} asked for a reset. {}", reset::without_evidence(view, &lacking));
+        return limits::hold(view, rules::R11_NO_EVIDENCE, HoldReason::NotPermitted, reason);
+    }
+    let Some(action) = entry::action_of(view, tier) else {
+        let reason = format!("{by} asked for tier {tier}: add the update's package to the package store first.");
+        return limits::hold(view, rules::R12_NO_PACKAGE, HoldReason::NotPermitted, reason);
+    };
+    entry::cooling(view, tier).unwrap_or_else(|| {
+        let reason = format!("{by} asked for tier {tier}.");
+        Decision::new(rules::R12_ASKED, Next::Order { action }, reason)
+    })
+}
+
+/// What the ladder would do next; where it has come to its end, one more retry, which costs nothing and gives a fresh
+/// proof.
+fn next_remedy(view: &View<'_>, request: &ManualRequest) -> Decision {
+    let route = entry::route(view);
+    let wanted = reboot::first(view, route).unwrap_or_else(|| entry::follow(view, route));
+    let by = &request.by;
+    match wanted.next {
+        Next::Order { action } => {
+            let reason = format!("{by} asked for the next remedy. {}", wanted.reason);
+            Decision::new(rules::R12_NEXT, Next::Order { action }, reason)
+        }
+        Next::Exhaust | Next::EndBenign => entry::cooling(view, Tier::Retry).unwrap_or_else(|| {
+            let reason = format!("{by} asked for a remedy where none is left, so the update is tried once more.");
+            Decision::new(rules::R12_NEXT, Next::Order { action: Action::Retry }, reason)
+        }),
+        Next::Wait { .. } | Next::Hold { .. } | Next::HandOver | Next::AwaitApproval => wanted,
+    }
+}
