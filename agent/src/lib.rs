@@ -3,9 +3,14 @@
 pub mod cli;
 pub mod detect;
 pub mod enroll;
+pub mod execute;
+pub mod guard;
 pub mod identity;
+pub mod journal;
 pub mod link;
+pub mod outbox;
 pub mod platform;
+pub mod state;
 
 /// Shown to the controller and in logs.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
