@@ -22,3 +22,8 @@ demo *args:
 # What CI runs.
 ci:
     .ci/run
+
+# Product beside the limits of its parts, in one run; `just bench --output json` for an object.
+bench *args:
+    cargo build --release --workspace --bins
+    target/release/fleetmend-bench run {{args}}

@@ -18,6 +18,20 @@ pub fn shared_url() -> anyhow::Result<String> {
         .context("FLEETMEND_TEST_POSTGRES is not set: start the tests by `tests/run`")
 }
 
+/// Where `initdb` and `pg_ctl` are: what `tests/run` says, else Debian's newest.
+fn programs() -> anyhow::Result<PathBuf> {
+    if let Some(bin) = std::env::var_os("FLEETMEND_TEST_PG_BIN") {
+        return Ok(bin.into());
+    }
+    let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<_> =
+        installed.map(|entry| entry.path().join("bin")).filter(|it| it.join("initdb").exists()).collect();
+    found.sort();
+    found
+        .pop()
+        .context("PostgreSQL is not installed: install the package postgresql, or start the tests by `tests/run`")
+}
+
 /// A cluster of one test's own. Stopped and deleted when dropped.
 pub struct PrivatePostgres {
     bin: PathBuf,
@@ -31,9 +45,7 @@ impl PrivatePostgres {
     /// # Errors
     /// When there is no PostgreSQL, or it does not start.
     pub fn start() -> anyhow::Result<Self> {
-        let bin = std::env::var_os("FLEETMEND_TEST_PG_BIN")
-            .map(PathBuf::from)
-            .context("FLEETMEND_TEST_PG_BIN is not set: start the tests by `tests/run`")?;
+        let bin = programs()?;
         let folder = tempfile::tempdir()?;
         if nix::unistd::geteuid().is_root() {
             let user = nix::unistd::User::from_name("postgres")?.context("there is no user postgres")?;
