@@ -4,5 +4,6 @@ pub mod cli;
 pub mod config;
 pub mod nudge;
 pub mod packages;
+pub mod pki;
 pub mod secret;
 pub mod streams;

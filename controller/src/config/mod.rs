@@ -59,7 +59,7 @@ pub struct Files {
     /// PEM: the online agent CA, then its root.
     pub agent_ca: PathBuf,
     pub agent_ca_key: PathBuf,
-    /// PEM: the server certificate, then its root.
+    /// PEM: the server certificate chain, leaf first.
     pub server: PathBuf,
     pub server_key: PathBuf,
     /// 32-byte seed in hex.
