@@ -6,4 +6,5 @@ pub mod nudge;
 pub mod packages;
 pub mod pki;
 pub mod secret;
+pub mod store;
 pub mod streams;

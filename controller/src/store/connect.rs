@@ -1,0 +1,153 @@
+//! Opening a database by its URL, with the settings that durability and fair waiting need.
+
+use std::{str::FromStr as _, sync::Arc, time::Duration};
+
+use sqlx::{
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{Store, StoreError, engine::Db};
+
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// A writer on SQLite waits for the ones before it; on PostgreSQL for a free connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+const STATEMENTS_CACHED: usize = 256;
+
+/// How many connections to keep.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// Reading connections of SQLite (there is one that writes).
+    pub sqlite_readers: u32,
+    pub postgres_connections: u32,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { sqlite_readers: 4, postgres_connections: 16 }
+    }
+}
+
+impl Store {
+    /// Opens `sqlite://path` (made when missing) or `postgres://...`. Reads and writes nothing yet.
+    ///
+    /// # Errors
+    /// [`StoreError::BadUrl`] or [`StoreError::Unreachable`]; the latter is worth trying again.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        Self::connect_with(url, StoreOptions::default()).await
+    }
+
+    /// As [`Store::connect`], with pool sizes.
+    ///
+    /// # Errors
+    /// As [`Store::connect`].
+    pub async fn connect_with(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
+        let shown = without_password(url);
+        let opened = if url.starts_with("sqlite:") {
+            open_sqlite(url, options).await
+        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            open_postgres(url, options).await
+        } else {
+            return Err(StoreError::BadUrl { url: shown });
+        };
+        match opened {
+            Ok(db) => Ok(Self { db, shown_url: shown.into() }),
+            Err(sqlx::Error::Configuration(_)) => Err(StoreError::BadUrl { url: shown }),
+            Err(source) => Err(StoreError::Unreachable { url: shown, source: Arc::new(source) }),
+        }
+    }
+
+    /// Waits until running statements end and gives all connections back.
+    pub async fn close(&self) {
+        match &self.db {
+            Db::Sqlite { read, write } => {
+                read.close().await;
+                write.close().await;
+            }
+            Db::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+async fn open_sqlite(url: &str, options: StoreOptions) -> Result<Db, sqlx::Error> {
+    let settings = SqliteConnectOptions::from_str(url)?
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT)
+        .foreign_keys(true)
+        .statement_cache_capacity(STATEMENTS_CACHED);
+    // One connection for ever: its page and statement caches are the hot path.
+    let write = SqlitePoolOptions::new()
+        .max_connections(1)
+        .min_connections(1)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .connect_with(settings.clone().pragma("cache_size", "-65536"))
+        .await?;
+    let read = SqlitePoolOptions::new()
+        .max_connections(options.sqlite_readers.max(1))
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .connect_with(settings.pragma("query_only", "1"))
+        .await?;
+    Ok(Db::Sqlite { read, write })
+}
+
+async fn open_postgres(url: &str, options: StoreOptions) -> Result<Db, sqlx::Error> {
+    let settings = PgConnectOptions::from_str(url)?
+        .application_name("fleetmend")
+        .statement_cache_capacity(STATEMENTS_CACHED)
+        .options([
+            ("statement_timeout", "5s"),
+            ("idle_in_transaction_session_timeout", "10s"),
+            ("lock_timeout", "2s"),
+            ("timezone", "UTC"),
+        ]);
+    let pool = PgPoolOptions::new()
+        .max_connections(options.postgres_connections.max(2))
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(settings)
+        .await?;
+    Ok(Db::Postgres(pool))
+}
+
+/// `postgres://user:secret@host/db?password=x` without the secrets.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    let (address, query) = rest.split_once('?').map_or((rest, None), |(address, query)| (address, Some(query)));
+    let address = match address.rsplit_once('@') {
+        Some((user, host)) => format!("{}@{host}", user.split_once(':').map_or(user, |(name, _)| name)),
+        None => address.to_owned(),
+    };
+    let kept: Vec<_> = query.iter().flat_map(|query| query.split('&')).filter(|pair| !is_secret(pair)).collect();
+    let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
+    format!("{scheme}://{address}{query}")
+}
+
+fn is_secret(pair: &str) -> bool {
+    let name = pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
+    name.contains("password") || name.contains("sslkey")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_is_shown() {
+        let cases = [
+            ("postgres://u:p@ss@h:5/d", "postgres://u@h:5/d"),
+            ("postgres://u@h/d?password=x&host=/tmp", "postgres://u@h/d?host=/tmp"),
+            ("postgres:///d?user=u", "postgres:///d?user=u"),
+            ("sqlite:///var/lib/fleetmend/controller.db", "sqlite:///var/lib/fleetmend/controller.db"),
+        ];
+        for (url, shown) in cases {
+            assert_eq!(without_password(url), shown);
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! Devices: who they are, whether they may speak, and what the ladder needs to know of them.
+
+use chrono::{DateTime, Utc};
+use fleetmend_proto::{
+    DeviceId, Fence,
+    condition::{Architecture, DeviceRole, ProductType, UpdateAuthority},
+    words,
+};
+use serde::Serialize;
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::{
+    Actor, IdRow, Page, PageRequest, Store, StoreError, device_ids,
+    engine::{Db, Tx, bulk_sql, on, within},
+    error::During as _,
+    events::{self, Event},
+    json_text,
+};
+
+words!(
+    /// Whether a device may speak, and get orders.
+    DeviceState {
+        /// Reports, gets no orders above what the ladder allows, has no vote.
+        Quarantined = "quarantined",
+        Active = "active",
+        Banned = "banned",
+    }
+);
+
+/// A device as the API shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceRow {
+    pub id: DeviceId,
+    pub name: String,
+    pub serial: String,
+    pub smbios_uuid: Option<Uuid>,
+    pub ek_hash: Option<String>,
+    pub state: DeviceState,
+    pub state_reason: Option<String>,
+    pub ring: String,
+    /// Of its certificate.
+    pub generation: i64,
+    pub cert_not_after: DateTime<Utc>,
+    pub fence: Fence,
+    pub excluded: bool,
+    pub agent_version: String,
+    pub enrolled_at: DateTime<Utc>,
+    /// Coarse: the last stream opened or condition received.
+    pub last_seen_at: Option<DateTime<Utc>>,
+    pub product_type: ProductType,
+    pub role: DeviceRole,
+    pub authority: UpdateAuthority,
+    pub reboot_pending: bool,
+    pub utc_offset_minutes: i64,
+    pub os_build: i64,
+    pub ubr: i64,
+    pub architecture: Architecture,
+}
+
+/// What a handshake asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub state: DeviceState,
+    pub generation: i64,
+}
+
+/// Which devices of a list.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceFilter {
+    pub state: Option<DeviceState>,
+    pub name_prefix: Option<String>,
+}
+
+/// Whom to approve.
+#[derive(Clone, Debug)]
+pub enum Selector {
+    Id(DeviceId),
+    /// Devices that have one of these; the others are approved when they enrol.
+    Serials(Vec<String>),
+}
+
+/// What an approval did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Approved {
+    pub approved: Vec<DeviceId>,
+    /// Serial numbers without a device: remembered for its enrolment.
+    pub remembered: Vec<String>,
+}
+
+/// A device asks for a new certificate.
+#[derive(Clone, Copy, Debug)]
+pub struct Renewal {
+    pub device: DeviceId,
+    /// Of the certificate in use.
+    pub presented_generation: i64,
+    /// SHA-256 of the new certificate's public key.
+    pub key_hash: [u8; 32],
+    pub not_after: DateTime<Utc>,
+    pub now: DateTime<Utc>,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    Renewed {
+        generation: i64,
+    },
+    /// Somebody else has used this generation: whoever speaks is quarantined now.
+    CloneSuspected,
+}
+
+const BANNED: [&str; 2] =
+    bulk_sql!("SELECT d.id FROM " [id: uuid] " JOIN devices d ON d.id = r.id WHERE d.state = 'banned'");
+const APPROVE: [&str; 2] = bulk_sql!(
+    "UPDATE devices SET state = 'active', state_reason = NULL FROM " [id: uuid] " WHERE devices.id = r.id"
+);
+const WAKE: [&str; 2] = bulk_sql!(
+    "UPDATE incidents SET due_at = $2, generation = generation + 1 FROM " [id: uuid]
+    " WHERE incidents.device_id = r.id AND incidents.closed_at IS NULL AND incidents.state IN ('open', 'held', 'scheduled')"
+);
+const BY_SERIAL: [&str; 2] = bulk_sql!(
+    "SELECT d.id, d.serial, d.state FROM " [serial: text] " JOIN devices d ON d.serial = r.serial WHERE d.state <> 'banned'"
+);
+const REMEMBER: [&str; 2] = bulk_sql!(
+    "INSERT INTO expected_serials (serial, added_by, added_at) SELECT DISTINCT r.serial, $2, $3 FROM " [serial: text]
+    " WHERE true ON CONFLICT DO NOTHING"
+);
+
+#[derive(Serialize)]
+struct SerialRow<'a> {
+    serial: &'a str,
+}
+
+impl Store {
+    /// One device.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn device_get(&self, device: DeviceId) -> Result<Option<DeviceRow>, StoreError> {
+        let row: Option<Raw> = on!(self.db, pool =>
+            sqlx::query_as("SELECT * FROM devices WHERE id = $1").bind(device.0).fetch_optional(pool).await)
+        .during("device get")?;
+        row.map(DeviceRow::try_from).transpose()
+    }
+
+    /// Devices by name, a page at a time.
+    ///
+    /// # Errors
+    /// When the database fails or the cursor is none of ours.
+    pub async fn device_list(&self, filter: &DeviceFilter, page: &PageRequest) -> Result<Page<DeviceRow>, StoreError> {
+        let (after_name, after_id): (String, Uuid) = page.after()?.unwrap_or_default();
+        let prefix = filter.name_prefix.as_deref().unwrap_or_default();
+        let below = prefix_end(prefix);
+        let rows: Vec<Raw> = on!(self.db, pool => sqlx::query_as(
+            "SELECT * FROM devices WHERE (name, id) > ($1, $2) AND name >= $3 AND ($4 IS NULL OR name < $4) \
+             AND ($5 IS NULL OR state = $5) ORDER BY name, id LIMIT $6",
+        )
+        .bind(after_name)
+        .bind(after_id)
+        .bind(prefix)
+        .bind(below)
+        .bind(filter.state.map(DeviceState::word))
+        .bind(page.fetch())
+        .fetch_all(pool)
+        .await)
+        .during("device list")?;
+        let rows = rows.into_iter().map(DeviceRow::try_from).collect::<Result<Vec<_>, _>>()?;
+        page.page(rows, |device| (device.name.clone(), device.id))
+    }
+
+    /// State and certificate generation, for a handshake or a first call.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn device_identity(&self, device: DeviceId) -> Result<Option<Identity>, StoreError> {
+        let row: Option<(String, i64)> = on!(self.db, pool =>
+            sqlx::query_as("SELECT state, generation FROM devices WHERE id = $1")
+                .bind(device.0)
+                .fetch_optional(pool)
+                .await)
+        .during("device look-up")?;
+        row.map(|(state, generation)| {
+            Ok(Identity { state: word("device state", &state, DeviceState::from_word)?, generation })
+        })
+        .transpose()
+    }
+
+    /// Those of `devices` that are banned: asked every few seconds about live streams.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn devices_banned(&self, devices: &[DeviceId]) -> Result<Vec<DeviceId>, StoreError> {
+        let rows = json_text(&device_ids(devices.iter().copied()))?;
+        let [sqlite, postgres] = BANNED;
+        let ids: Vec<Uuid> = match &self.db {
+            Db::Sqlite { read, .. } => sqlx::query_scalar(sqlite).bind(rows).fetch_all(read).await,
+            Db::Postgres(pool) => sqlx::query_scalar(postgres).bind(rows).fetch_all(pool).await,
+        }
+        .during("ban sweep")?;
+        Ok(ids.into_iter().map(DeviceId).collect())
+    }
+
+    /// Ends quarantine (and a ban, by id only). Held incidents are looked at again at once.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an id without a device.
+    pub async fn devices_approve(
+        &self,
+        selector: Selector,
+        by: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Approved, StoreError> {
+        let operation = "device approval";
+        let actor = Actor::Person(by.to_owned());
+        let mut tx = self.begin(operation).await?;
+        let approved = match &selector {
+            Selector::Id(device) => {
+                lock(&mut tx, &device_ids([*device]))
+                    .await?
+                    .is_empty()
+                    .then(|| StoreError::not_found("device", device))
+                    .map_or(Ok(()), Err)?;
+                Approved { approved: vec![*device], remembered: Vec::new() }
+            }
+            Selector::Serials(serials) => approve_serials(&mut tx, serials, &actor, now).await?,
+        };
+        let ids = device_ids(approved.approved.iter().copied());
+        lock(&mut tx, &ids).await?;
+        super::engine::bulk!(&mut tx, APPROVE, &ids, operation)?;
+        super::engine::bulk!(&mut tx, WAKE, &ids, operation, now)?;
+        let mut log: Vec<_> =
+            approved.approved.iter().map(|device| Event::new(&actor, "device_approved", now).device(*device)).collect();
+        if !approved.remembered.is_empty() {
+            let data = serde_json::json!({ "serials": approved.remembered });
+            log.push(Event::new(&actor, "serials_expected", now).data(&data));
+        }
+        events::append(&mut tx, &log).await?;
+        tx.commit().await.during(operation)?;
+        Ok(approved)
+    }
+
+    /// Bans a device: it may not speak any more, and its orders that have not begun are cancelled.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is no such device.
+    pub async fn device_ban(
+        &self,
+        device: DeviceId,
+        reason: &str,
+        by: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.begin("device ban").await?;
+        let changed = within!(&mut tx, conn => sqlx::query(
+            "UPDATE devices SET state = 'banned', state_reason = $2 WHERE id = $1",
+        )
+        .bind(device.0)
+        .bind(reason)
+        .execute(conn)
+        .await
+        .map(|done| done.rows_affected()))
+        .during("device ban")?;
+        if changed == 0 {
+            return Err(StoreError::not_found("device", device));
+        }
+        let actor = Actor::Person(by.to_owned());
+        super::orders::cancel_waiting(&mut tx, device, &actor, now).await?;
+        let data = serde_json::json!({ "reason": reason });
+        events::append(&mut tx, &[Event::new(&actor, "device_banned", now).device(device).data(&data)]).await?;
+        tx.commit().await.during("device ban")
+    }
+
+    /// Gives a certificate its next generation, or finds that two machines use one identity.
+    /// A repeated call with the same new key (the answer was lost) gets the same answer.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for an unknown device, [`StoreError::Conflict`] for a banned one.
+    pub async fn device_renew(&self, renewal: Renewal) -> Result<Renewed, StoreError> {
+        let operation = "certificate renewal";
+        let mut tx = self.begin(operation).await?;
+        lock(&mut tx, &device_ids([renewal.device])).await?;
+        let row: Option<(String, i64, Vec<u8>)> = within!(&mut tx, conn =>
+            sqlx::query_as("SELECT state, generation, key_hash FROM devices WHERE id = $1")
+                .bind(renewal.device.0)
+                .fetch_optional(conn)
+                .await)
+        .during(operation)?;
+        let Some((state, generation, key_hash)) = row else {
+            return Err(StoreError::not_found("device", renewal.device));
+        };
+        if state == DeviceState::Banned.word() {
+            return Err(StoreError::Conflict { operation, reason: "the device is banned".to_owned() });
+        }
+        let actor = Actor::Device(renewal.device);
+        if renewal.presented_generation == generation {
+            renew(&mut tx, &renewal).await?;
+            let data = serde_json::json!({ "generation": generation + 1 });
+            let event = Event::new(&actor, "certificate_renewed", renewal.now).device(renewal.device).data(&data);
+            events::append(&mut tx, &[event]).await?;
+            tx.commit().await.during(operation)?;
+            return Ok(Renewed::Renewed { generation: generation + 1 });
+        }
+        if renewal.presented_generation + 1 == generation && key_hash == renewal.key_hash {
+            return Ok(Renewed::Renewed { generation });
+        }
+        quarantine(&mut tx, renewal.device).await?;
+        let data = serde_json::json!({ "presented": renewal.presented_generation, "current": generation });
+        let event = Event::new(&actor, "clone_suspected", renewal.now).device(renewal.device).data(&data);
+        events::append(&mut tx, &[event]).await?;
+        tx.commit().await.during(operation)?;
+        Ok(Renewed::CloneSuspected)
+    }
+}
+
+async fn renew(tx: &mut Tx, renewal: &Renewal) -> Result<(), StoreError> {
+    within!(tx, conn => sqlx::query(
+        "UPDATE devices SET generation = generation + 1, key_hash = $2, cert_not_after = $3 WHERE id = $1",
+    )
+    .bind(renewal.device.0)
+    .bind(&renewal.key_hash[..])
+    .bind(renewal.not_after)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+    .during("certificate renewal")
+}
+
+async fn quarantine(tx: &mut Tx, device: DeviceId) -> Result<(), StoreError> {
+    within!(tx, conn => sqlx::query(
+        "UPDATE devices SET state = 'quarantined', state_reason = 'two machines use its certificate' WHERE id = $1",
+    )
+    .bind(device.0)
+    .execute(conn)
+    .await
+    .map(|_| ()))
+    .during("certificate renewal")
+}
+
+async fn approve_serials(
+    tx: &mut Tx,
+    serials: &[String],
+    actor: &Actor,
+    now: DateTime<Utc>,
+) -> Result<Approved, StoreError> {
+    let operation = "device approval";
+    let rows: Vec<_> = serials.iter().map(|serial| SerialRow { serial }).collect();
+    let argument = json_text(&rows)?;
+    let [sqlite, postgres] = BY_SERIAL;
+    let found: Vec<(Uuid, String, String)> = match tx {
+        Tx::Sqlite(tx) => sqlx::query_as(sqlite).bind(&argument).fetch_all(&mut **tx).await,
+        Tx::Postgres(tx) => sqlx::query_as(postgres).bind(&argument).fetch_all(&mut **tx).await,
+    }
+    .during(operation)?;
+    let [sqlite, postgres] = REMEMBER;
+    match tx {
+        Tx::Sqlite(tx) => {
+            sqlx::query(sqlite).bind(&argument).bind(actor.name()).bind(now).execute(&mut **tx).await.map(|_| ())
+        }
+        Tx::Postgres(tx) => {
+            sqlx::query(postgres).bind(&argument).bind(actor.name()).bind(now).execute(&mut **tx).await.map(|_| ())
+        }
+    }
+    .during(operation)?;
+    let mut remembered: Vec<_> =
+        serials.iter().filter(|serial| !found.iter().any(|(_, known, _)| known == *serial)).cloned().collect();
+    remembered.sort_unstable();
+    remembered.dedup();
+    let quarantined = found.into_iter().filter(|(_, _, state)| state == DeviceState::Quarantined.word());
+    Ok(Approved { approved: quarantined.map(|(id, _, _)| DeviceId(id)).collect(), remembered })
+}
+
+const LOCK: [&str; 2] =
+    bulk_sql!("SELECT d.id FROM " [id: uuid] " JOIN devices d ON d.id = r.id ORDER BY d.id FOR UPDATE OF d");
+const KNOWN: [&str; 2] = bulk_sql!("SELECT d.id FROM " [id: uuid] " JOIN devices d ON d.id = r.id");
+
+/// Locks the rows of these devices until the transaction ends; returns the ones there are.
+pub(super) async fn lock(tx: &mut Tx, devices: &[IdRow]) -> Result<Vec<DeviceId>, StoreError> {
+    let rows = json_text(devices)?;
+    let ids: Vec<Uuid> = match tx {
+        Tx::Sqlite(tx) => sqlx::query_scalar(KNOWN[0]).bind(rows).fetch_all(&mut **tx).await,
+        Tx::Postgres(tx) => sqlx::query_scalar(LOCK[1]).bind(rows).fetch_all(&mut **tx).await,
+    }
+    .during("device lock")?;
+    Ok(ids.into_iter().map(DeviceId).collect())
+}
+
+/// Reads a word of a closed vocabulary.
+pub(super) fn word<T>(what: &'static str, text: &str, from: fn(&str) -> Option<T>) -> Result<T, StoreError> {
+    from(text).ok_or_else(|| StoreError::corrupt(what, text))
+}
+
+/// The first text after everything that begins with `prefix`; `None` = there is none.
+fn prefix_end(prefix: &str) -> Option<String> {
+    let mut chars: Vec<char> = prefix.chars().collect();
+    while let Some(last) = chars.pop() {
+        if let Some(next) = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32) {
+            chars.push(next);
+            return Some(chars.into_iter().collect());
+        }
+    }
+    None
+}
+
+#[derive(FromRow)]
+struct Raw {
+    id: Uuid,
+    name: String,
+    serial: String,
+    smbios_uuid: Option<Uuid>,
+    ek_hash: Option<String>,
+    state: String,
+    state_reason: Option<String>,
+    ring: String,
+    generation: i64,
+    cert_not_after: DateTime<Utc>,
+    fence: i64,
+    excluded: bool,
+    agent_version: String,
+    enrolled_at: DateTime<Utc>,
+    last_seen_at: Option<DateTime<Utc>>,
+    product_type: String,
+    role: String,
+    authority: String,
+    reboot_pending: bool,
+    utc_offset_minutes: i64,
+    os_build: i64,
+    ubr: i64,
+    architecture: String,
+}
+
+impl TryFrom<Raw> for DeviceRow {
+    type Error = StoreError;
+
+    fn try_from(raw: Raw) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: DeviceId(raw.id),
+            name: raw.name,
+            serial: raw.serial,
+            smbios_uuid: raw.smbios_uuid,
+            ek_hash: raw.ek_hash,
+            state: word("device state", &raw.state, DeviceState::from_word)?,
+            state_reason: raw.state_reason,
+            ring: raw.ring,
+            generation: raw.generation,
+            cert_not_after: raw.cert_not_after,
+            fence: Fence(raw.fence),
+            excluded: raw.excluded,
+            agent_version: raw.agent_version,
+            enrolled_at: raw.enrolled_at,
+            last_seen_at: raw.last_seen_at,
+            product_type: word("product type", &raw.product_type, ProductType::from_word)?,
+            role: word("device role", &raw.role, DeviceRole::from_word)?,
+            authority: word("update authority", &raw.authority, UpdateAuthority::from_word)?,
+            reboot_pending: raw.reboot_pending,
+            utc_offset_minutes: raw.utc_offset_minutes,
+            os_build: raw.os_build,
+            ubr: raw.ubr,
+            architecture: word("architecture", &raw.architecture, Architecture::from_word)?,
+        })
+    }
+}

@@ -1,0 +1,418 @@
+//! What the new outcomes of a batch do to incidents: opened, joined, evidenced, closed. One read of the devices' open
+//! incidents, then everything in memory, then one statement a kind of change.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use fleetmend_domain::{
+    incident::{self, State},
+    ladder::Verdict,
+    matching::{self, Known, Match},
+    order,
+};
+use fleetmend_proto::{HResult, IncidentId, Operation, Outcome, OutcomeResult, UpdateRef};
+use serde::Serialize;
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::Fresh;
+use crate::store::{
+    Actor, StoreError, device_ids,
+    engine::{Tx, bulk, bulk_fetch, bulk_sql},
+    error::During as _,
+    events::Event,
+    from_json,
+    incidents::{self, Live, RawLive},
+    json_text, new_id, orders, verifications,
+};
+
+const OPEN: [&str; 2] = bulk_sql!(
+    "SELECT i.id, i.device_id, i.update_id, i.revision, i.kb, i.kind, i.state, i.tier, i.reason, i.code, i.raw_code, \
+     i.last_failed_at, i.failures, i.due_at, i.deadline_at, i.order_id, i.fixed_by, i.closed_at, i.generation FROM "
+    [id: uuid] " JOIN incidents i ON i.device_id = r.id WHERE i.closed_at IS NULL"
+);
+
+const INSERT: [&str; 2] = bulk_sql!(
+    "INSERT INTO incidents (id, device_id, update_id, revision, kb, title, kind, update_ref, state, code, raw_code, \
+     opened_at, last_failed_at, failures, due_at, generation) \
+     SELECT r.id, r.device_id, r.update_id, r.revision, r.kb, r.title, r.kind, r.update_ref, 'open', r.code, \
+     r.raw_code, r.opened_at, r.last_failed_at, r.failures, r.due_at, 1 FROM "
+    [id: uuid, device_id: uuid, update_id: uuid, revision: bigint, kb: text, title: text, kind: text, update_ref: text,
+     code: text, raw_code: text, opened_at: timestamptz, last_failed_at: timestamptz, failures: bigint,
+     due_at: timestamptz]
+    ""
+);
+
+const INSTALLED: [&str; 2] = bulk_sql!(
+    "SELECT o.device_id, o.occurred_at, o.update_ref FROM " [device_id: uuid, at: timestamptz]
+    " JOIN outcomes o ON o.device_id = r.device_id AND o.occurred_at > r.at \
+     AND o.operation = 'install' AND o.result IN ('succeeded', 'succeeded_with_errors')"
+);
+
+#[derive(Serialize)]
+struct SinceRow {
+    device_id: Uuid,
+    at: DateTime<Utc>,
+}
+
+/// The hot path: one more failure of an incident whose state stays.
+const TOUCH: [&str; 2] = bulk_sql!(
+    "UPDATE incidents SET code = r.code, raw_code = r.raw_code, last_failed_at = r.last_failed_at, \
+     failures = r.failures, due_at = r.due_at, generation = incidents.generation + 1 FROM "
+    [id: uuid, code: text, raw_code: text, last_failed_at: timestamptz, failures: bigint, due_at: timestamptz]
+    " WHERE incidents.id = r.id"
+);
+
+/// An incident of a device in the batch.
+struct Candidate {
+    live: Live,
+    key: UpdateRef,
+    /// `Some` = opened by this batch; holds the update with its title.
+    opened: Option<(UpdateRef, DateTime<Utc>)>,
+    change: Change,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    None,
+    Touched,
+    /// Position of the success.
+    Closed {
+        epoch: i64,
+        seq: i64,
+        at: DateTime<Utc>,
+    },
+}
+
+/// What the device reported as installed, and when in Windows' own time.
+type Installed = HashMap<Uuid, Vec<(UpdateRef, DateTime<Utc>)>>;
+
+/// Matches every new outcome in order, writes what came of it, and returns the events.
+pub(super) async fn match_all(tx: &mut Tx, fresh: &mut [Fresh<'_>]) -> Result<Vec<Event>, StoreError> {
+    if fresh.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut devices = open_incidents(tx, fresh).await?;
+    let mut installed = installed_since(tx, fresh, &devices).await?;
+    for it in fresh.iter_mut() {
+        let installs = installed.entry(it.device.0).or_default();
+        apply(it, devices.entry(it.device.0).or_default(), installs);
+        if is_install(it.outcome) {
+            installs.push((it.outcome.update.clone(), it.outcome.occurred_at));
+        }
+    }
+    let changed: Vec<_> = devices.into_values().flatten().filter(|it| it.change != Change::None).collect();
+    write(tx, changed).await
+}
+
+async fn open_incidents(tx: &mut Tx, fresh: &[Fresh<'_>]) -> Result<HashMap<Uuid, Vec<Candidate>>, StoreError> {
+    let ids = device_ids(fresh.iter().map(|it| it.device));
+    let rows: Vec<Row> = bulk_fetch!(tx, OPEN, &ids, "report")?;
+    let mut devices: HashMap<Uuid, Vec<Candidate>> = HashMap::new();
+    for row in rows {
+        let key = incidents::update_key(row.update_id, row.revision, row.kb.as_deref(), &row.kind)?;
+        let live = Live::try_from(row.live)?;
+        devices.entry(live.device_id).or_default().push(Candidate { live, key, opened: None, change: Change::None });
+    }
+    Ok(devices)
+}
+
+/// Successes later than failures that would open an incident: a failure that arrives late opens none.
+async fn installed_since(
+    tx: &mut Tx,
+    fresh: &[Fresh<'_>],
+    devices: &HashMap<Uuid, Vec<Candidate>>,
+) -> Result<Installed, StoreError> {
+    let mut since: HashMap<Uuid, DateTime<Utc>> = HashMap::new();
+    for it in fresh.iter().filter(|it| is_failure(it.outcome)) {
+        let open = devices.get(&it.device.0).map_or(&[][..], Vec::as_slice);
+        if open.iter().any(|candidate| candidate.key.is_same(&it.outcome.update)) {
+            continue;
+        }
+        let at = since.entry(it.device.0).or_insert(it.outcome.occurred_at);
+        *at = it.outcome.occurred_at.min(*at);
+    }
+    if since.is_empty() {
+        return Ok(Installed::new());
+    }
+    let rows: Vec<_> = since.into_iter().map(|(device_id, at)| SinceRow { device_id, at }).collect();
+    let found: Vec<(Uuid, DateTime<Utc>, String)> = bulk_fetch!(tx, INSTALLED, &rows, "report")?;
+    let mut installed = Installed::new();
+    for (device, at, update) in found {
+        installed.entry(device).or_default().push((from_json("update", &update)?, at));
+    }
+    Ok(installed)
+}
+
+const fn is_failure(outcome: &Outcome) -> bool {
+    matches!(outcome.result, OutcomeResult::Failed | OutcomeResult::Aborted)
+}
+
+const fn is_install(outcome: &Outcome) -> bool {
+    matches!(outcome.operation, Operation::Install)
+        && matches!(outcome.result, OutcomeResult::Succeeded | OutcomeResult::SucceededWithErrors)
+}
+
+/// One outcome against its device's incidents.
+fn apply(it: &mut Fresh<'_>, candidates: &mut Vec<Candidate>, installed: &[(UpdateRef, DateTime<Utc>)]) {
+    let installed_at = installed
+        .iter()
+        .filter(|(update, _)| is_failure(it.outcome) && update.satisfies(&it.outcome.update))
+        .map(|(_, at)| *at)
+        .max();
+    let known: Vec<_> = candidates
+        .iter()
+        .filter(|candidate| !candidate.live.state.is_ended())
+        .map(|candidate| Known {
+            id: candidate.live.incident(),
+            update: &candidate.key,
+            state: &candidate.live.state,
+            code: candidate.live.code,
+            last_failed_at: candidate.live.last_failed_at,
+        })
+        .collect();
+    let matched = matching::judge(it.outcome, &known, installed_at);
+    match matched {
+        Match::Ignore(_) => {}
+        Match::Open => {
+            let opened = open_new(it);
+            it.incident = Some(opened.live.id);
+            candidates.push(opened);
+        }
+        Match::Join { incident, .. } => {
+            for candidate in of(candidates, &[incident]) {
+                it.incident = Some(candidate.live.id);
+                join(&mut candidate.live, it);
+                candidate.change = Change::Touched;
+            }
+        }
+        Match::RebootOwed { incidents } => {
+            for candidate in of(candidates, &incidents) {
+                it.incident = it.incident.or(Some(candidate.live.id));
+                wake(&mut candidate.live, it.received_at);
+                candidate.change = Change::Touched;
+            }
+        }
+        Match::Close { incidents } => {
+            for candidate in of(candidates, &incidents) {
+                it.incident = it.incident.or(Some(candidate.live.id));
+                if candidate.live.take(&incident::Event::Installed, it.received_at).is_ok() {
+                    candidate.change = Change::Closed { epoch: it.epoch, seq: it.seq, at: it.received_at };
+                }
+            }
+        }
+    }
+}
+
+fn of<'a>(candidates: &'a mut [Candidate], ids: &'a [IncidentId]) -> impl Iterator<Item = &'a mut Candidate> {
+    candidates.iter_mut().filter(|candidate| ids.contains(&candidate.live.incident()))
+}
+
+fn open_new(it: &Fresh<'_>) -> Candidate {
+    let outcome = it.outcome;
+    let live = Live {
+        id: new_id(),
+        device_id: it.device.0,
+        state: State::Open,
+        code: outcome.code,
+        raw_code: outcome.raw_code,
+        last_failed_at: outcome.occurred_at,
+        failures: 1,
+        due_at: Some(it.received_at),
+        deadline_at: None,
+        order_id: None,
+        fixed_by: None,
+        closed_at: None,
+        generation: 1,
+    };
+    let mut key = outcome.update.clone();
+    key.supersedes.clear();
+    Candidate { live, key, opened: Some((outcome.update.clone(), it.received_at)), change: Change::Touched }
+}
+
+/// One more failure. The newest one in Windows' own time gives the code.
+fn join(live: &mut Live, it: &Fresh<'_>) {
+    live.failures += 1;
+    if it.outcome.occurred_at >= live.last_failed_at {
+        live.last_failed_at = it.outcome.occurred_at;
+        live.code = it.outcome.code;
+        live.raw_code = it.outcome.raw_code;
+    }
+    wake(live, it.received_at);
+}
+
+/// Somebody looks at it now, unless an order is out or people have it.
+fn wake(live: &mut Live, now: DateTime<Utc>) {
+    match live.state {
+        State::Open | State::Held { .. } | State::Scheduled | State::Verifying { .. } => live.due_at = Some(now),
+        State::Remediating { .. }
+        | State::Exhausted
+        | State::HandedOver
+        | State::AwaitingApproval
+        | State::Resolved
+        | State::Benign
+        | State::Dismissed { .. } => {}
+    }
+}
+
+async fn write(tx: &mut Tx, changed: Vec<Candidate>) -> Result<Vec<Event>, StoreError> {
+    let mut log = Vec::new();
+    let mut opened = Vec::new();
+    let mut touched = Vec::new();
+    let mut closed = Vec::new();
+    for Candidate { live, opened: new, change, .. } in changed {
+        if let Some((update, at)) = new {
+            let data = serde_json::json!({ "code": live.code, "update": update.title });
+            let event = Event::new(&Actor::Device(live.device()), "incident_opened", at);
+            log.push(event.device(live.device()).incident(live.incident()).data(&data));
+            opened.push(NewRow::of(&live, update, at)?);
+        } else if change == Change::Touched {
+            touched.push(TouchedRow::of(&live));
+        }
+        if let Change::Closed { epoch, seq, at } = change {
+            closed.push((live, epoch, seq, at));
+        }
+    }
+    if !opened.is_empty() {
+        bulk!(tx, INSERT, &opened, "report")?;
+    }
+    if !touched.is_empty() {
+        bulk!(tx, TOUCH, &touched, "report")?;
+    }
+    if !closed.is_empty() {
+        close(tx, closed, &mut log).await?;
+    }
+    Ok(log)
+}
+
+/// Ends incidents whose update is installed: credits the order that did it, cancels what has not begun.
+async fn close(
+    tx: &mut Tx,
+    closed: Vec<(Live, i64, i64, DateTime<Utc>)>,
+    log: &mut Vec<Event>,
+) -> Result<(), StoreError> {
+    let mut rows = orders::load_of_incidents(tx, closed.iter().map(|(live, ..)| live.id)).await?;
+    let installed = json_text(&Verdict::Installed)?;
+    let mut proofs = Vec::new();
+    let mut changed = HashSet::new();
+    for (live, epoch, seq, at) in &closed {
+        // The newest order that had begun before the success was recorded.
+        let credited = rows.iter_mut().rfind(|order| {
+            order.incident_id == live.id
+                && order.state.has_begun()
+                && (order.begin_epoch, order.begin_seq) < (Some(*epoch), Some(*seq))
+        });
+        let order_id = credited.map(|order| {
+            order.verdict = Some(installed.clone());
+            changed.insert(order.id);
+            order.id
+        });
+        proofs.push(verifications::Kept {
+            id: new_id(),
+            incident_id: live.id,
+            order_id,
+            verdict: installed.clone(),
+            epoch: Some(*epoch),
+            seq: Some(*seq),
+            at: *at,
+        });
+        for order in rows.iter_mut().filter(|order| order.incident_id == live.id) {
+            if matches!(order.state, order::State::Queued | order::State::Leased)
+                && order.take(order::Event::Cancelled, *at).is_ok()
+            {
+                "the update was installed before the order began".clone_into(&mut order.detail);
+                changed.insert(order.id);
+            }
+        }
+    }
+    rows.retain(|order| changed.contains(&order.id));
+    orders::save(tx, &rows).await?;
+    verifications::keep(tx, &proofs).await?;
+    let attempts = orders::attempts(tx, closed.iter().map(|(live, ..)| live.id)).await?;
+    let mut ended = Vec::with_capacity(closed.len());
+    for (mut live, _, _, at) in closed {
+        live.fixed_by = incidents::fixed_by(attempts.get(&live.id).map_or(&[], Vec::as_slice));
+        let data = serde_json::json!({ "fixed_by": live.fixed_by });
+        log.push(
+            Event::new(&Actor::Device(live.device()), "incident_resolved", at)
+                .device(live.device())
+                .incident(live.incident())
+                .data(&data),
+        );
+        ended.push(live);
+    }
+    // Opened by this very batch: the row is at generation 1 already.
+    incidents::save(tx, &ended).await
+}
+
+#[derive(FromRow)]
+struct Row {
+    update_id: Option<Uuid>,
+    revision: i64,
+    kb: Option<String>,
+    kind: String,
+    #[sqlx(flatten)]
+    live: RawLive,
+}
+
+#[derive(Serialize)]
+struct NewRow {
+    id: Uuid,
+    device_id: Uuid,
+    update_id: Option<Uuid>,
+    revision: i32,
+    kb: Option<String>,
+    title: String,
+    kind: &'static str,
+    update_ref: String,
+    code: HResult,
+    raw_code: HResult,
+    opened_at: DateTime<Utc>,
+    last_failed_at: DateTime<Utc>,
+    failures: i64,
+    due_at: Option<DateTime<Utc>>,
+}
+
+impl NewRow {
+    fn of(live: &Live, update: UpdateRef, opened_at: DateTime<Utc>) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: live.id,
+            device_id: live.device_id,
+            update_id: update.update_id,
+            revision: update.revision,
+            kb: update.kb.map(|kb| kb.to_string()),
+            kind: update.kind.word(),
+            update_ref: json_text(&update)?,
+            title: update.title,
+            code: live.code,
+            raw_code: live.raw_code,
+            opened_at,
+            last_failed_at: live.last_failed_at,
+            failures: live.failures,
+            due_at: live.due_at,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct TouchedRow {
+    id: Uuid,
+    code: HResult,
+    raw_code: HResult,
+    last_failed_at: DateTime<Utc>,
+    failures: i64,
+    due_at: Option<DateTime<Utc>>,
+}
+
+impl TouchedRow {
+    const fn of(live: &Live) -> Self {
+        Self {
+            id: live.id,
+            code: live.code,
+            raw_code: live.raw_code,
+            last_failed_at: live.last_failed_at,
+            failures: live.failures,
+            due_at: live.due_at,
+        }
+    }
+}

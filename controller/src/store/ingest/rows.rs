@@ -1,0 +1,209 @@
+//! The bulk statements of a batch: positions, outcomes, conditions.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use fleetmend_proto::{HResult, Outcome};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::{DeviceReport, Fresh, ReportRecorded};
+use crate::store::{
+    StoreError,
+    engine::{Tx, bulk, bulk_fetch, bulk_sql},
+    error::During as _,
+    json_text,
+};
+
+const KNOWN: [&str; 2] = bulk_sql!(
+    "SELECT p.device_id, p.epoch, p.seq, p.payload_hash FROM "
+    [device_id: uuid, epoch: bigint, seq: bigint]
+    " JOIN positions p ON p.device_id = r.device_id AND p.epoch = r.epoch AND p.seq = r.seq"
+);
+
+const INSERT_POSITIONS: [&str; 2] = bulk_sql!(
+    "INSERT INTO positions (device_id, epoch, seq, payload_hash) \
+     SELECT r.device_id, r.epoch, r.seq, r.payload_hash FROM "
+    [device_id: uuid, epoch: bigint, seq: bigint, payload_hash: bigint]
+    ""
+);
+
+const INSERT_OUTCOMES: [&str; 2] = bulk_sql!(
+    "INSERT INTO outcomes (device_id, epoch, seq, incident_id, operation, result, code, raw_code, source, occurred_at, \
+     received_at, update_ref) SELECT r.device_id, r.epoch, r.seq, r.incident_id, r.operation, r.result, r.code, \
+     r.raw_code, r.source, r.occurred_at, r.received_at, r.update_ref FROM "
+    [device_id: uuid, epoch: bigint, seq: bigint, incident_id: uuid, operation: text, result: text, code: text,
+     raw_code: text, source: text, occurred_at: timestamptz, received_at: timestamptz, update_ref: text]
+    ""
+);
+
+const INSERT_CONDITIONS: [&str; 2] = bulk_sql!(
+    "INSERT INTO conditions (device_id, collected_at, received_at, condition) \
+     SELECT r.device_id, r.collected_at, r.received_at, r.condition FROM "
+    [device_id: uuid, collected_at: timestamptz, received_at: timestamptz, condition: text]
+    ""
+);
+
+const SUMMARISE: [&str; 2] = bulk_sql!(
+    "UPDATE devices SET name = r.name, agent_version = r.agent_version, last_seen_at = r.received_at, \
+     product_type = r.product_type, role = r.role, authority = r.authority, reboot_pending = r.reboot_pending, \
+     utc_offset_minutes = r.utc_offset_minutes, os_build = r.os_build, ubr = r.ubr, architecture = r.architecture FROM "
+    [device_id: uuid, name: text, agent_version: text, received_at: timestamptz, product_type: text, role: text,
+     authority: text, reboot_pending: boolean, utc_offset_minutes: bigint, os_build: bigint, ubr: bigint,
+     architecture: text]
+    " WHERE devices.id = r.device_id"
+);
+
+/// Eight bytes of SHA-256 over the outcome's JSON form: enough to tell a rolled-back machine from a repeated message.
+pub(super) fn payload_hash(outcome: &Outcome) -> i64 {
+    // INVARIANT: the JSON form only gains fields that are left out when empty, so that hashes outlive versions.
+    let text = serde_json::to_vec(outcome).unwrap_or_default();
+    let digest = Sha256::digest(&text);
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest[..8]);
+    i64::from_be_bytes(first)
+}
+
+#[derive(Serialize)]
+struct PositionRow {
+    device_id: Uuid,
+    epoch: i64,
+    seq: i64,
+    payload_hash: i64,
+}
+
+fn positions(outcomes: &[Fresh<'_>]) -> Vec<PositionRow> {
+    outcomes
+        .iter()
+        .map(|it| PositionRow { device_id: it.device.0, epoch: it.epoch, seq: it.seq, payload_hash: it.hash })
+        .collect()
+}
+
+/// Which of these positions the table has, with the hash of what came first.
+pub(super) async fn known_positions(
+    tx: &mut Tx,
+    outcomes: &[Fresh<'_>],
+) -> Result<HashMap<(Uuid, i64, i64), i64>, StoreError> {
+    if outcomes.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<(Uuid, i64, i64, i64)> = bulk_fetch!(tx, KNOWN, &positions(outcomes), "report")?;
+    Ok(rows.into_iter().map(|(device, epoch, seq, hash)| ((device, epoch, seq), hash)).collect())
+}
+
+pub(super) async fn insert_positions(tx: &mut Tx, fresh: &[Fresh<'_>]) -> Result<(), StoreError> {
+    if !fresh.is_empty() {
+        bulk!(tx, INSERT_POSITIONS, &positions(fresh), "report")?;
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct OutcomeRow {
+    device_id: Uuid,
+    epoch: i64,
+    seq: i64,
+    incident_id: Option<Uuid>,
+    operation: &'static str,
+    result: &'static str,
+    code: HResult,
+    raw_code: HResult,
+    source: &'static str,
+    occurred_at: DateTime<Utc>,
+    received_at: DateTime<Utc>,
+    update_ref: String,
+}
+
+pub(super) async fn insert_outcomes(tx: &mut Tx, fresh: &[Fresh<'_>]) -> Result<(), StoreError> {
+    if fresh.is_empty() {
+        return Ok(());
+    }
+    let rows = fresh
+        .iter()
+        .map(|it| {
+            Ok(OutcomeRow {
+                device_id: it.device.0,
+                epoch: it.epoch,
+                seq: it.seq,
+                incident_id: it.incident,
+                operation: it.outcome.operation.word(),
+                result: it.outcome.result.word(),
+                code: it.outcome.code,
+                raw_code: it.outcome.raw_code,
+                source: it.outcome.source.word(),
+                occurred_at: it.outcome.occurred_at,
+                received_at: it.received_at,
+                update_ref: json_text(&it.outcome.update)?,
+            })
+        })
+        .collect::<Result<Vec<_>, StoreError>>()?;
+    bulk!(tx, INSERT_OUTCOMES, &rows, "report")?;
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct ConditionRow {
+    device_id: Uuid,
+    collected_at: DateTime<Utc>,
+    received_at: DateTime<Utc>,
+    condition: String,
+}
+
+#[derive(Serialize)]
+struct SummaryRow<'a> {
+    device_id: Uuid,
+    name: &'a str,
+    agent_version: &'a str,
+    received_at: DateTime<Utc>,
+    product_type: &'static str,
+    role: &'static str,
+    authority: &'static str,
+    reboot_pending: bool,
+    utc_offset_minutes: i32,
+    os_build: u32,
+    ubr: u32,
+    architecture: &'static str,
+}
+
+/// Keeps conditions, and the newest of each device in its own row.
+pub(super) async fn insert_conditions(
+    tx: &mut Tx,
+    reports: &[DeviceReport],
+    recorded: &[ReportRecorded],
+) -> Result<(), StoreError> {
+    let mut history = Vec::new();
+    let mut newest: HashMap<Uuid, SummaryRow<'_>> = HashMap::new();
+    for (report, _) in reports.iter().zip(recorded).filter(|(_, answer)| !answer.new_epoch) {
+        let Some(condition) = &report.condition else { continue };
+        history.push(ConditionRow {
+            device_id: report.device.0,
+            collected_at: condition.collected_at,
+            received_at: report.received_at,
+            condition: json_text(condition)?,
+        });
+        newest.insert(
+            report.device.0,
+            SummaryRow {
+                device_id: report.device.0,
+                name: &condition.computer_name,
+                agent_version: &condition.agent_version,
+                received_at: report.received_at,
+                product_type: condition.product_type.word(),
+                role: condition.role.word(),
+                authority: condition.update_authority.word(),
+                reboot_pending: !condition.reboot_pending.is_empty(),
+                utc_offset_minutes: condition.utc_offset_minutes,
+                os_build: condition.os_build,
+                ubr: condition.ubr,
+                architecture: condition.architecture.word(),
+            },
+        );
+    }
+    if !history.is_empty() {
+        bulk!(tx, INSERT_CONDITIONS, &history, "report")?;
+        let rows: Vec<_> = newest.into_values().collect();
+        bulk!(tx, SUMMARISE, &rows, "report")?;
+    }
+    Ok(())
+}

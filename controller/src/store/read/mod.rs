@@ -1,0 +1,11 @@
+//! What the API reads: lists by page, and an incident's whole story. Nothing here writes.
+
+mod incidents;
+mod orders;
+mod page;
+mod timeline;
+
+pub use incidents::IncidentFilter;
+pub use orders::OrderFilter;
+pub use page::{Page, PageRequest};
+pub use timeline::{Moment, MomentKind};
