@@ -88,7 +88,7 @@ pub fn judge(effects: impl Iterator<Item = Effect>) -> Vec<Violation> {
     let mut newest: Option<OrderId> = None;
     let mut violations = Vec::new();
     for effect in effects {
-        if newest != Some(effect.order) && !is_undo(&effect) {
+        if newest != Some(effect.order) && !is_reversible(&effect) {
             if let Some(left) = newest.and_then(|order| orders.get_mut(&order)) {
                 left.overtaken = true;
             }
@@ -105,34 +105,34 @@ pub fn judge(effects: impl Iterator<Item = Effect>) -> Vec<Violation> {
 }
 
 fn broken_rule(order: &OrderSoFar, effect: &Effect) -> Option<Rule> {
+    if is_reversible(effect) {
+        // Undoing goes backwards, comes after a crash again, and doing it twice is the same as once.
+        return None;
+    }
     let same = |other: &&Effect| {
         other.step == effect.step && other.primitive == effect.primitive && other.detail == effect.detail
     };
     let before = order.seen.iter().rev().find(same);
-    if is_undo(effect) {
-        // What puts a PC back in order may come at any time, and after a crash again.
-        return None;
-    }
-    if order.overtaken {
+    let once = |other: &Effect| is_once_only(effect) && other.primitive == effect.primitive;
+    if order.seen.iter().any(once) {
+        Some(Rule::OnceOnly)
+    } else if order.overtaken {
         Some(Rule::Interleaved)
     } else if effect.step < order.highest {
         Some(Rule::WentBack)
-    } else if let Some(before) = before {
-        if is_once_only(effect, before) {
-            Some(Rule::OnceOnly)
-        } else if before.instance == effect.instance && !is_search(effect) {
-            Some(Rule::Repeated)
-        } else {
-            None
-        }
+    } else if before.is_some_and(|before| before.instance == effect.instance) && !is_search(effect) {
+        Some(Rule::Repeated)
     } else {
         None
     }
 }
 
-/// Effects that undo earlier ones or bring services back up.
-fn is_undo(effect: &Effect) -> bool {
-    matches!(effect.primitive.as_str(), "put_back" | "start_service" | "set_start_type" | "set_registry_string")
+/// Effects that also undo others or bring services back up.
+fn is_reversible(effect: &Effect) -> bool {
+    matches!(
+        effect.primitive.as_str(),
+        "put_back" | "start_service" | "stop_service" | "set_start_type" | "set_registry_string" | "set_hidden"
+    )
 }
 
 /// Asks and waits: changes nothing that lasts.
@@ -140,9 +140,9 @@ fn is_search(effect: &Effect) -> bool {
     effect.primitive == "offers"
 }
 
-/// A reset never comes twice; a restart that took place is not asked for again.
-fn is_once_only(effect: &Effect, before: &Effect) -> bool {
-    effect.primitive == "reset_pc" || effect.primitive == "reboot" && effect.boot != before.boot
+/// What an order does at most once, whatever happens to agent and PC meanwhile.
+fn is_once_only(effect: &Effect) -> bool {
+    matches!(effect.primitive.as_str(), "install" | "reboot" | "reset_pc")
 }
 
 #[cfg(test)]

@@ -8,9 +8,10 @@ use fleetmend_proto::{HResult, UpdateKind};
 
 use super::{
     causes::Cause,
+    change::{Fault, Flaw, Offered, Place},
     dice::Dice,
     profile::Episode,
-    state::{Fault, Flaw, Offered, Place, State},
+    state::State,
 };
 
 /// How an update gets onto the PC.

@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Pc,
+    change::{Change, Flaw, Offered},
     log::LogError,
-    state::{Change, Flaw, Offered, State},
+    state::State,
 };
 
 /// Between two automatic attempts at the same update.

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use fleetmend_proto::OrderId;
 use serde::{Deserialize, Serialize};
 
-use super::state::Change;
+use super::change::Change;
 
 /// Name of the log in a PC's folder.
 pub const FILE_NAME: &str = "pc.log";

@@ -17,6 +17,7 @@
 //! - daylight saving, wrong clocks, batteries that run down, metered networks.
 
 pub mod causes;
+pub mod change;
 pub mod dice;
 pub mod effects;
 mod install;
@@ -28,6 +29,7 @@ pub mod profile;
 mod programs;
 pub mod records;
 pub mod state;
+mod view;
 
 use std::{
     path::{Path, PathBuf},
@@ -41,13 +43,14 @@ use tokio::sync::watch;
 
 pub use life::Habits;
 pub use packages::write_packages;
-pub use platform::{AgentView, RebootSignal};
+pub use view::{AgentView, RebootSignal};
 
 use self::{
+    change::{Attempt, Change, Offered},
     install::{Route, Verdict},
     log::{Effect, Line, Log, LogError},
     profile::{Episode, Profile},
-    state::{Attempt, Change, Offered, State},
+    state::State,
 };
 
 /// How a PC is kept.

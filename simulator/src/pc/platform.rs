@@ -5,6 +5,17 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use super::{
+    Pc,
+    change::{Change, Offered, Place, Start},
+    install::{self, Route},
+    log::LogError,
+    packages,
+    programs::{self, Ran},
+    records,
+    state::State,
+    view::{AgentView, Busy, io},
+};
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use fleetmend_agent::platform::{
@@ -14,17 +25,6 @@ use fleetmend_agent::platform::{
 use fleetmend_proto::{
     Condition, HResult, PackageHash, ResetPc, UpdateRef,
     condition::{DeviceRole, ProductType, UpdateAuthority},
-};
-use tokio::sync::watch;
-
-use super::{
-    Pc,
-    install::{self, Route},
-    log::LogError,
-    packages,
-    programs::{self, Ran},
-    records,
-    state::{Change, Place, Start},
 };
 
 const SERVICE_DISABLED: HResult = HResult(0x8007_0422);
@@ -37,112 +37,6 @@ const NAME_NOT_RESOLVED: HResult = HResult(0x8024_402C);
 const ITEM_NOT_FOUND: HResult = HResult(0x8024_0008);
 const INSTALL_NOT_ALLOWED: HResult = HResult(0x8024_0016);
 const REMOVAL_NOT_ALLOWED: HResult = HResult(0x8024_8016);
-
-/// One start of the agent's process on a PC.
-pub struct AgentView {
-    pc: Arc<Pc>,
-    instance: u64,
-    boot: u64,
-    boots: watch::Receiver<u64>,
-}
-
-/// Tells when the PC under an agent has gone down.
-#[derive(Clone, Debug)]
-pub struct RebootSignal {
-    boot: u64,
-    boots: watch::Receiver<u64>,
-}
-
-impl RebootSignal {
-    /// Returns once the boot that this signal belongs to is over.
-    pub async fn wait(&mut self) {
-        let boot = self.boot;
-        if self.boots.wait_for(|now| *now != boot).await.is_err() {
-            // The PC itself is gone: it never goes down again.
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-impl AgentView {
-    pub(super) fn new(pc: Arc<Pc>, instance: u64, boot: u64) -> Arc<Self> {
-        let boots = pc.boots.subscribe();
-        Arc::new(Self { pc, instance, boot, boots })
-    }
-
-    /// Which start of the agent's process this is, counted over the life of the PC.
-    #[must_use]
-    pub const fn instance(&self) -> u64 {
-        self.instance
-    }
-
-    /// The boot this process runs in.
-    #[must_use]
-    pub const fn boot(&self) -> u64 {
-        self.boot
-    }
-
-    #[must_use]
-    pub fn reboot_signal(&self) -> RebootSignal {
-        RebootSignal { boot: self.boot, boots: self.boots.clone() }
-    }
-
-    #[must_use]
-    pub fn pc(&self) -> &Arc<Pc> {
-        &self.pc
-    }
-
-    /// A process of a boot that is over gets no answer, ever.
-    async fn alive(&self) {
-        if *self.boots.borrow() != self.boot {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    async fn read<T>(&self, look: impl FnOnce(&super::State) -> T + Send) -> Result<T> {
-        self.alive().await;
-        Ok(self.pc.state(look))
-    }
-
-    /// Notes the effect, then does `work` on a task of its own. A PC that went down in between never answers.
-    async fn effect<T, F>(
-        &self,
-        run: Run,
-        primitive: &'static str,
-        detail: String,
-        work: impl FnOnce(Arc<Pc>) -> F,
-    ) -> Result<T>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T>> + Send + 'static,
-    {
-        self.alive().await;
-        self.pc.begin(self, run, primitive, detail).map_err(|error| io(primitive, error))?;
-        let task = tokio::spawn(work(Arc::clone(&self.pc)));
-        let answer = task.await.map_err(|error| io(primitive, std::io::Error::other(error)))?;
-        self.alive().await;
-        answer
-    }
-
-    /// Waits and then lets the changes be true, unless the PC went down meanwhile.
-    async fn later(pc: &Arc<Pc>, boot: u64, duration: Duration, changes: Vec<Change>) -> Result<()> {
-        pc.pass(duration).await;
-        let mut inner = pc.inner();
-        if inner.state.boot == boot {
-            pc.commit(&mut inner, changes).map_err(|error| io("the change", error))?;
-        }
-        Ok(())
-    }
-
-    fn seconds(&self, name: &str, low: u64, high: u64) -> Duration {
-        let attempts = self.pc.state(|state| state.attempts);
-        Duration::from_secs(self.pc.profile.dice.between(&format!("{name} {attempts}"), low, high))
-    }
-}
-
-fn io(what: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> PlatformError {
-    PlatformError::Io { what: what.to_owned(), source: std::io::Error::other(error) }
-}
 
 fn failed<T>(what: impl Into<String>, code: HResult, why: impl Into<String>) -> Result<T> {
     Err(PlatformError::Failed { what: what.into(), code, why: why.into() })
@@ -161,31 +55,9 @@ const fn holders(place: Place) -> &'static [&'static str] {
     }
 }
 
-fn held_by(state: &super::State, place: Place) -> Option<&'static str> {
+fn held_by(state: &State, place: Place) -> Option<&'static str> {
     let stopped = |name: &&&str| state.service(name).is_none_or(|service| service.state == ServiceState::Stopped);
     holders(place).iter().find(|name| !stopped(name)).copied()
-}
-
-/// A program or install at work; counted so that others see a busy PC.
-struct Busy {
-    pc: Arc<Pc>,
-    boot: u64,
-}
-
-impl Busy {
-    fn new(pc: &Arc<Pc>, boot: u64) -> Self {
-        pc.inner().busy += 1;
-        Self { pc: Arc::clone(pc), boot }
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let mut inner = self.pc.inner();
-        if inner.state.boot == self.boot {
-            inner.busy = inner.busy.saturating_sub(1);
-        }
-    }
 }
 
 #[async_trait]
@@ -365,7 +237,7 @@ impl Platform for AgentView {
     }
 
     async fn free_bytes(&self) -> Result<u64> {
-        self.read(super::State::free_bytes).await
+        self.read(State::free_bytes).await
     }
 
     async fn package(&self, hash: PackageHash) -> Result<PathBuf> {
@@ -475,11 +347,8 @@ impl Platform for AgentView {
                 if state.is_network_down(now) {
                     return failed("the search for updates", NAME_NOT_RESOLVED, "the update service cannot be found");
                 }
-                let offer = |it: &super::Offered| Offer {
-                    update: it.update.clone(),
-                    hidden: it.hidden,
-                    mandatory: it.mandatory,
-                };
+                let offer =
+                    |it: &Offered| Offer { update: it.update.clone(), hidden: it.hidden, mandatory: it.mandatory };
                 Ok(state.offers.iter().filter(|it| !it.pending).map(offer).collect())
             })
         })

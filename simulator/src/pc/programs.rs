@@ -7,10 +7,11 @@ use fleetmend_agent::platform::Exit;
 use fleetmend_proto::HResult;
 
 use super::{
+    change::{Change, Offered},
     dice::Dice,
     install::{self, Route, Verdict},
     packages,
-    state::{Change, Offered, State},
+    state::State,
 };
 
 /// What running a program comes to.

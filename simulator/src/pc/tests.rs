@@ -64,7 +64,7 @@ impl Trouble {
     }
 
     fn update(&self) -> fleetmend_proto::UpdateRef {
-        let first = |state: &super::State| {
+        let first = |state: &super::state::State| {
             state.offers.first().map(|offer| offer.update.clone()).or_else(|| state.installed.first().cloned())
         };
         self.pc.state(first).expect("an update")
@@ -310,7 +310,7 @@ async fn the_real_detection_finds_every_attempt_once_with_the_code_behind_the_wr
             .expect("a log")
             .into_iter()
             .filter_map(|line| match line {
-                super::log::Line::Change(super::state::Change::Tried { attempt }) => Some(attempt),
+                super::log::Line::Change(super::change::Change::Tried { attempt }) => Some(attempt),
                 super::log::Line::Change(_) | super::log::Line::Effect(_) => None,
             })
             .collect();

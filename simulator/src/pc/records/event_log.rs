@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use chrono::{DateTime, TimeDelta, Utc};
 use fleetmend_proto::{HResult, UpdateKind};
 
-use crate::pc::{profile::Profile, state::Attempt};
+use crate::pc::{change::Attempt, profile::Profile};
 
 const UPDATE_SERVICE: &str = "{9482F4B4-E343-43B6-B170-9A65BC822C77}";
 const DRIVER_SERVICE: &str = "{8B24B027-1DEE-BABB-9A95-3517DFB9C552}";

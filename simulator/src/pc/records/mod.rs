@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{log::LogError, profile::Profile, state::Attempt};
+use super::{change::Attempt, log::LogError, profile::Profile};
 
 /// `%SystemRoot%\SoftwareDistribution\ReportingEvents.log`
 pub const REPORTING_EVENTS: &str = "ReportingEvents.log";

@@ -5,8 +5,8 @@ use fleetmend_proto::HResult;
 use uuid::Uuid;
 
 use crate::pc::{
+    change::Attempt,
     profile::{Language, Profile},
-    state::Attempt,
 };
 
 pub const BYTE_ORDER_MARK: [u8; 2] = [0xFF, 0xFE];
