@@ -1,3 +1,4 @@
 //! The one integration-test binary: a module a theme, so that the workspace links once.
 
 mod drawing;
+mod scenarios;

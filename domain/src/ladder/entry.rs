@@ -177,10 +177,9 @@ fn place(view: &View<'_>, tier: Tier, action: Action, entry: Tier, skipped: &[Ti
 
 /// The wait before an order of a tier, unless a person is in a hurry.
 pub(super) fn cooling(view: &View<'_>, tier: Tier) -> Option<Decision> {
-    let until = view.cooldown_end(tier).filter(|_| !view.is_hurried())?;
-    let retrying = tier == Tier::Retry && view.tried(Tier::Retry) > 0;
+    let until = view.wait_end(tier).filter(|_| !view.is_hurried())?;
     let (rule, what) =
-        if retrying { (rules::R3_BACKOFF, "the backoff") } else { (rules::R3_COOLDOWN, "the cool-down") };
+        if view.backs_off(tier) { (rules::R3_BACKOFF, "the backoff") } else { (rules::R3_COOLDOWN, "the cool-down") };
     let reason = format!("Tier {tier} comes next; {what} after the last order ends at {}.", wording::moment(until));
     Some(Decision::new(rule, Next::Wait { until }, reason))
 }

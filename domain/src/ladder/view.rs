@@ -73,12 +73,20 @@ impl View<'_> {
         if restart.action == Action::Reboot { self.proof(next) } else { None }
     }
 
-    /// When the cool-down after the last tier ends; `None` = none runs. Only tiers that were carried out have one.
-    pub fn cooldown_end(&self, next: Tier) -> Option<DateTime<Utc>> {
-        let last = self.case.attempts.iter().rev().find(|it| it.state.has_begun() && it.charged_to.is_some())?;
-        let tier = last.charged_to?;
-        let wait = if tier == Tier::Retry && next == Tier::Retry { self.backoff() } else { self.cooldown(tier) };
+    /// When the wait after the last tier ends; `None` = none runs. Only tiers that were carried out have one.
+    pub fn wait_end(&self, next: Tier) -> Option<DateTime<Utc>> {
+        let last = self.last_charged()?;
+        let wait = if self.backs_off(next) { self.backoff() } else { self.cooldown(last.charged_to?) };
         Some(later(last.ended_at.unwrap_or(self.now), wait)).filter(|end| *end > self.now)
+    }
+
+    /// Whether the wait before a tier is the backoff between two retries.
+    pub fn backs_off(&self, next: Tier) -> bool {
+        next == Tier::Retry && self.last_charged().is_some_and(|last| last.charged_to == Some(Tier::Retry))
+    }
+
+    fn last_charged(&self) -> Option<&Attempt> {
+        self.case.attempts.iter().rev().find(|it| it.state.has_begun() && it.charged_to.is_some())
     }
 
     /// The cool-down that follows a tier.
