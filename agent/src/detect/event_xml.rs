@@ -167,23 +167,21 @@ enum Intended {
     Between,
 }
 
-/// By the number, which is never localised; by the word where there is no number; else an install is meant.
+/// By the English word; by the number where the word is localised, empty or missing; else an install is meant.
 fn intended(raw: &Raw) -> Intended {
-    let state = raw.get("IntendedPackageState").and_then(|text| text.parse::<u32>().ok());
-    match state.and_then(|state| state.checked_sub(STATE_BASE)) {
+    // Where the number is left out, its element may hold the word.
+    let number = raw.get("IntendedPackageState").unwrap_or_default();
+    let word = raw.get("IntendedPackageStateTextized").filter(|word| !word.is_empty()).unwrap_or(number);
+    match word.to_ascii_lowercase().as_str() {
+        "absent" | "uninstall pending" | "uninstallpending" => return Intended::Absent,
+        "resolving" | "resolved" | "staging" | "staged" | "superseded" => return Intended::Between,
+        "installed" | "install pending" | "installpending" | "permanent" => return Intended::Installed,
+        _ => {}
+    }
+    match number.parse::<u32>().ok().and_then(|state| state.checked_sub(STATE_BASE)) {
         Some(0x00..=0x05) => Intended::Absent,
-        Some(0x65..) => Intended::Installed,
-        Some(_) => Intended::Between,
-        None => {
-            // Where the number is left out, it may itself be the word.
-            let word = raw.get("IntendedPackageStateTextized").or_else(|| raw.get("IntendedPackageState"));
-            let word = word.unwrap_or_default().to_ascii_lowercase();
-            match word.as_str() {
-                "absent" | "uninstall pending" | "uninstallpending" => Intended::Absent,
-                "resolving" | "resolved" | "staging" | "staged" | "superseded" => Intended::Between,
-                _ => Intended::Installed,
-            }
-        }
+        Some(0x06..=0x5F) => Intended::Between,
+        Some(_) | None => Intended::Installed,
     }
 }
 
