@@ -194,6 +194,21 @@ fn an_export_made_anew_brings_only_its_new_events() {
 }
 
 #[test]
+fn a_long_export_made_anew_brings_only_its_new_events() {
+    let export = |records: Vec<u32>| -> String {
+        records.into_iter().map(|record| event(record, i64::from(record) * 60, "80073712")).collect()
+    };
+    let mut pc = Pc::new();
+    // Newest first, as exports may be.
+    pc.write("system.xml", export((0..1500).rev().collect()));
+    assert_eq!(pc.news().len(), 1500);
+    pc.write("system.xml", export((1..=1500).rev().collect()));
+    assert_eq!(pc.news(), [90_000]);
+    pc.write("system.xml", export((2..=1501).collect()));
+    assert_eq!(pc.news(), [90_060]);
+}
+
+#[test]
 fn a_source_that_lags_is_no_news() {
     let mut pc = Pc::new();
     pc.append("system.xml", event(1, 0, "80073712"));

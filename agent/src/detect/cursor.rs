@@ -1,12 +1,12 @@
 //! Where reading of a record file stopped, and one pass over what came after. Reads files; changes none.
 
 use std::{
-    collections::VecDeque,
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
     path::Path,
 };
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -41,8 +41,12 @@ pub struct Cursor {
     line: u64,
     head: Print,
     tail: Print,
-    /// Records that were read, newest last.
-    seen: VecDeque<Identity>,
+    /// The latest records that were read, by their own time.
+    seen: Vec<(DateTime<Utc>, Identity)>,
+    /// Records up to here were read, and forgotten.
+    forgotten: Option<DateTime<Utc>>,
+    /// While the file is read anew: what is not newer than this was read before.
+    anew_after: Option<DateTime<Utc>>,
     /// Attempts reported lately from this file: their late records from other sources are no news.
     pub(super) reported: Vec<Vec<Mark>>,
 }
@@ -68,13 +72,16 @@ pub(super) struct Pass {
 
 impl Cursor {
     pub(super) fn seen(&self) -> impl Iterator<Item = &Identity> {
-        self.seen.iter()
+        self.seen.iter().map(|(_, identity)| identity)
     }
 
-    pub(super) fn remember(&mut self, identity: Identity) {
-        self.seen.push_back(identity);
-        while self.seen.len() > REMEMBERED {
-            self.seen.pop_front();
+    pub(super) fn remember(&mut self, record: &Record) {
+        self.seen.push((record.mark.at, record.identity.clone()));
+        if self.seen.len() > REMEMBERED
+            && let Some(oldest) = (0..self.seen.len()).min_by_key(|&index| self.seen.get(index).map(|(at, _)| *at))
+        {
+            let (at, _) = self.seen.swap_remove(oldest);
+            self.forgotten = self.forgotten.max(Some(at));
         }
     }
 
@@ -86,7 +93,9 @@ impl Cursor {
             line: 0,
             head: Print::default(),
             tail: Print::default(),
-            seen: VecDeque::new(),
+            seen: Vec::new(),
+            forgotten: None,
+            anew_after: None,
             reported: Vec::new(),
         }
     }
@@ -135,7 +144,12 @@ fn read(path: &Path, cursor: Option<&Cursor>, whole: bool, limit: u64) -> io::Re
         let tail = TAIL.min(cursor.offset);
         cursor.tail = print(&mut file, cursor.offset - tail, tail)?;
     }
-    Ok(Pass { records: scanned.records, problems, more: !is_end && advanced > 0, cursor: Some(cursor) })
+    let mut records = scanned.records;
+    records.retain(|record| cursor.anew_after.is_none_or(|after| record.mark.at > after));
+    if is_end {
+        cursor.anew_after = None;
+    }
+    Ok(Pass { records, problems, more: !is_end && advanced > 0, cursor: Some(cursor) })
 }
 
 /// The cursor to go on from: the given one where the file is still the one it was read from, else its beginning.
@@ -171,7 +185,13 @@ fn place(
     let fresh = Cursor::begin(format, encoding, bom);
     Ok(Some(match cursor {
         // Rotated, cut or newly exported: read anew, still knowing what was reported.
-        Some(old) => Cursor { seen: old.seen.clone(), reported: old.reported.clone(), ..fresh },
+        Some(old) => Cursor {
+            seen: old.seen.clone(),
+            forgotten: old.forgotten,
+            anew_after: old.forgotten,
+            reported: old.reported.clone(),
+            ..fresh
+        },
         None => fresh,
     }))
 }

@@ -89,7 +89,7 @@ impl Detector {
             let Some(mut cursor) = pass.cursor else { continue };
             for record in pass.records {
                 if seen.insert(record.identity.clone()) {
-                    cursor.remember(record.identity.clone());
+                    cursor.remember(&record);
                     records.push((file.path.clone(), record));
                 }
             }

@@ -109,9 +109,12 @@ fn keys(mark: &Mark) -> impl Iterator<Item = Key> {
     id.into_iter().chain(kb)
 }
 
+/// When, in which group, and what.
+type Placed<'a> = (DateTime<Utc>, usize, &'a Mark);
+
 /// Pairs of groups that speak of the same attempt, the nearest in time first.
 fn pairs(groups: &[Vec<&Mark>]) -> Vec<(usize, usize)> {
-    let mut index: HashMap<(Key, Stream), Vec<(DateTime<Utc>, usize, &Mark)>> = HashMap::new();
+    let mut index: HashMap<(Key, Stream), Vec<Placed<'_>>> = HashMap::new();
     for (group, marks) in groups.iter().enumerate() {
         for &mark in marks {
             for key in keys(mark) {
