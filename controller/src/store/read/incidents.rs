@@ -1,7 +1,7 @@
 //! Incidents by page, newest first.
 
 use fleetmend_domain::incident::StateName;
-use fleetmend_proto::{DeviceId, HResult, IncidentId};
+use fleetmend_proto::{DeviceId, HResult, IncidentId, Tier};
 use uuid::Uuid;
 
 use super::{Page, PageRequest};
@@ -13,6 +13,10 @@ pub struct IncidentFilter {
     pub state: Option<StateName>,
     pub device: Option<DeviceId>,
     pub code: Option<HResult>,
+    /// The tier in hand, or the one that fixed it.
+    pub tier: Option<Tier>,
+    /// Only those that have not ended.
+    pub open: bool,
 }
 
 macro_rules! list {
@@ -20,7 +24,8 @@ macro_rules! list {
         concat!(
             "SELECT i.*, d.name AS device_name FROM incidents i JOIN devices d ON d.id = i.device_id WHERE ",
             $first,
-            " AND i.id < $4 ORDER BY i.id DESC LIMIT $5"
+            " AND ($6 IS NULL OR i.tier = $6 OR i.fixed_by = $6) AND (NOT $7 OR i.closed_at IS NULL) \
+             AND i.id < $4 ORDER BY i.id DESC LIMIT $5"
         )
     };
 }
@@ -60,6 +65,8 @@ impl Store {
             .bind(filter.state.map(StateName::word))
             .bind(before)
             .bind(page.fetch())
+            .bind(filter.tier.map(|tier| i64::from(tier.number())))
+            .bind(filter.open)
             .fetch_all(pool)
             .await)
         .during("incident list")?;

@@ -1,5 +1,6 @@
 //! What the API reads: lists by page, and an incident's whole story. Nothing here writes.
 
+mod conditions;
 mod incidents;
 mod orders;
 mod page;

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use fleetmend_domain::order::State;
-use fleetmend_proto::{DeviceId, IncidentId, OrderId, order::StepState};
+use fleetmend_proto::{DeviceId, IncidentId, OrderId, Tier, order::StepState};
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -17,6 +17,8 @@ pub struct OrderFilter {
     pub state: Option<State>,
     pub device: Option<DeviceId>,
     pub incident: Option<IncidentId>,
+    /// What it is charged to.
+    pub tier: Option<Tier>,
 }
 
 macro_rules! list {
@@ -24,7 +26,7 @@ macro_rules! list {
         concat!(
             "SELECT o.*, d.name AS device_name FROM orders o JOIN devices d ON d.id = o.device_id WHERE ",
             $first,
-            " AND o.id < $4 ORDER BY o.id DESC LIMIT $5"
+            " AND ($6 IS NULL OR o.tier = $6) AND o.id < $4 ORDER BY o.id DESC LIMIT $5"
         )
     };
 }
@@ -60,6 +62,7 @@ impl Store {
             .bind(filter.state.map(State::word))
             .bind(before)
             .bind(page.fetch())
+            .bind(filter.tier.map(|tier| i64::from(tier.number())))
             .fetch_all(pool)
             .await)
         .during("order list")?;
