@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod http;
 pub mod nudge;
 pub mod packages;
 pub mod pki;

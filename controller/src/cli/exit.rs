@@ -23,18 +23,6 @@ pub enum Code {
     NotPermitted = 77,
 }
 
-/// Shown by `fleetmend --help`.
-pub const EXIT_CODES: &str = "\
-Exit codes:
-   0  done
-  64  the command line or the configuration is wrong
-  65  what was given is not acceptable (a file's content, a request the controller refused)
-  66  there is nothing by that id, name or code
-  69  the controller or its database cannot be reached
-  70  internal error: please report it
-  74  a file or port cannot be used
-  77  not permitted: no token, a wrong or expired one, or a role that does not allow it";
-
 /// Why a command did not do what was asked.
 #[derive(Debug)]
 pub struct Failure {
