@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod listen;
 pub mod nudge;
 pub mod packages;
 pub mod pki;

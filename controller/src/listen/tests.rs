@@ -1,0 +1,34 @@
+use std::sync::Arc;
+
+use fleetmend_proto::DeviceId;
+use uuid::Uuid;
+
+use super::*;
+
+fn conn(device: Option<u128>) -> Arc<Conn> {
+    let device = device.map(|id| (DeviceId(Uuid::from_u128(id)), fleetmend_proto::clock::wall_now()));
+    Arc::new(Conn::new(([127, 0, 0, 1], 1).into(), device))
+}
+
+#[test]
+fn killing_a_device_cuts_all_its_connections_and_no_other() {
+    let registry = ConnectionRegistry::default();
+    let [one, again, other, nobody] = [conn(Some(1)), conn(Some(1)), conn(Some(2)), conn(None)];
+    let entries: Vec<_> = [&one, &again, &other, &nobody].map(|it| registry.insert(Arc::clone(it))).into();
+    assert_eq!(registry.count(), 4);
+    assert_eq!(registry.devices(), [1, 2].map(|id| DeviceId(Uuid::from_u128(id))));
+
+    assert_eq!(registry.kill(DeviceId(Uuid::from_u128(1))), 2);
+    assert_eq!([&one, &again, &other, &nobody].map(|it| it.killed()), [true, true, false, false]);
+    drop(entries);
+    assert_eq!(registry.count(), 0);
+    assert_eq!(registry.kill_all(), 0);
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named_with_its_key() {
+    let first = Listener::bind("agents", ([127, 0, 0, 1], 0).into()).expect("a free port");
+    let error = Listener::bind("operators", first.addr()).expect_err("taken").to_string();
+    assert!(error.contains(&first.addr().to_string()) && error.contains("[listen.operators]"), "{error}");
+    assert!(error.contains("another process has that port"), "{error}");
+}
