@@ -31,7 +31,7 @@ pub struct Enrolled {
 /// Why a PC was not enrolled.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
-    #[error("the controller does not take the enrolment token ({reason}): make a new one with `fleetmend token new`")]
+    #[error("the controller does not take the enrolment token ({reason})")]
     TokenRefused { reason: String },
     #[error("enrolment did not reach the controller")]
     Link(#[source] LinkError),

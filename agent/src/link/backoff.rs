@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use super::Patience;
+
 /// Bounds of the wait. Link time: always real.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackoffSettings {
@@ -38,6 +40,15 @@ impl Backoff {
         let ceiling = self.settings.base.saturating_mul(1_u32 << self.failures.min(20)).min(self.settings.cap);
         self.failures = self.failures.saturating_add(1);
         ceiling.mul_f64(unit.clamp(0.0, 1.0))
+    }
+
+    /// The next wait as the failure asks for it.
+    pub fn wait(&mut self, patience: Patience, unit: f64) -> Duration {
+        match patience {
+            Patience::Usual => self.next_wait(unit),
+            Patience::Told(told) => self.told_to_wait(told, unit),
+            Patience::Long => self.long_wait(unit),
+        }
     }
 
     /// A wait for an answer that will not change soon (banned, refused): between half the cap and the cap.

@@ -63,6 +63,8 @@ pub enum LinkError {
     Busy { reason: String, retry_after: Option<Duration> },
     #[error("the controller did not answer within {} s", limit.as_secs())]
     NoAnswer { limit: Duration },
+    #[error("the controller refused what was sent as invalid ({reason})")]
+    Invalid { reason: String },
     #[error(
         "the controller refused the call as wrong ({reason}): agent and controller do not fit, update the older one"
     )]
@@ -98,6 +100,7 @@ impl LinkError {
             | Self::Http { .. }
             | Self::Busy { retry_after: None, .. }
             | Self::NoAnswer { .. }
+            | Self::Invalid { .. }
             | Self::Rejected { .. }
             | Self::Call { .. } => Patience::Usual,
         }
@@ -106,7 +109,10 @@ impl LinkError {
     /// Whether the same call may be answered otherwise when it is sent again.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
-        !matches!(self, Self::Rejected { .. } | Self::Barred { .. } | Self::DeviceCertificateRefused)
+        !matches!(
+            self,
+            Self::Invalid { .. } | Self::Rejected { .. } | Self::Barred { .. } | Self::DeviceCertificateRefused
+        )
     }
 }
 
@@ -120,8 +126,8 @@ impl From<Status> for LinkError {
             Code::ResourceExhausted | Code::Unavailable => {
                 Self::Busy { reason: or_source(reason, &status), retry_after }
             }
-            Code::InvalidArgument
-            | Code::Unimplemented
+            Code::InvalidArgument => Self::Invalid { reason },
+            Code::Unimplemented
             | Code::OutOfRange
             | Code::FailedPrecondition
             | Code::NotFound

@@ -6,8 +6,14 @@
 mod alert;
 pub mod backoff;
 mod channel;
+pub mod dead_letters;
 mod endpoint;
 pub mod failure;
+pub mod lease;
+pub mod orders;
+pub mod renewal;
+pub mod report;
+pub mod session;
 mod tls;
 
 pub use backoff::{Backoff, BackoffSettings};

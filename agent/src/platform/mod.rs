@@ -6,6 +6,8 @@
 //! Every call that changes something takes a [`Run`]: which order and step asks. Real systems use it for names (a
 //! renamed folder, a log path) and as the client id of the update session; it is never used to decide.
 
+pub mod collected;
+
 use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;

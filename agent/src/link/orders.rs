@@ -1,0 +1,192 @@
+//! What is said about orders: `Begin` before one runs, `UpdateOrder` for all that the journal has not told. Both are
+//! asked again until the controller answers.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use fleetmend_proto::{
+    Fence, OrderId, Position,
+    convert::{cleaned_text, phase_to_wire, refusal_to_wire, step_to_wire, uuid_to_wire},
+    order::{OrderPhase, Refusal},
+    v1,
+};
+use tokio::sync::Notify;
+
+use super::{Backoff, BackoffSettings, Channel, LinkError, backoff::unit, within};
+use crate::{
+    execute::ProgressSink,
+    journal::{Journal, OrderUpdate},
+    state::StateError,
+};
+
+/// Most steps in one update.
+const MAX_STEPS: usize = 64;
+/// Longest detail, in bytes.
+const MAX_DETAIL: usize = 1024;
+/// Most answers kept that no journal holds.
+const MAX_ASIDES: usize = 8;
+
+/// Why telling stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TellError {
+    #[error("order update to the controller failed")]
+    Link(#[source] LinkError),
+    #[error("order update cannot be made")]
+    State(#[source] StateError),
+}
+
+/// Tells the controller about orders. Lives as long as the agent.
+#[derive(Debug)]
+pub struct Teller {
+    journal: Journal,
+    news: Notify,
+    /// Answers that the journal does not hold: refusals of stale orders.
+    asides: Mutex<Vec<OrderUpdate>>,
+}
+
+/// What must be sent before an order's end is told.
+#[async_trait::async_trait]
+pub trait ProofFirst: Sync {
+    /// Returns when the outcomes that prove (or disprove) the order's effect are durable at the controller.
+    async fn proof_sent(&self);
+}
+
+impl Teller {
+    #[must_use]
+    pub fn new(journal: Journal) -> Self {
+        Self { journal, news: Notify::new(), asides: Mutex::default() }
+    }
+
+    /// The journal got something.
+    pub fn nudge(&self) {
+        self.news.notify_one();
+    }
+
+    /// Tells a refusal that is not in the journal, once.
+    pub fn refuse(&self, order: OrderId, fence: Fence, refusal: Refusal, detail: String) {
+        let update = OrderUpdate {
+            order,
+            fence,
+            phase: OrderPhase::Refused,
+            refusal: Some(refusal),
+            detail,
+            steps: Vec::new(),
+            mark: 0,
+        };
+        let mut asides = self.asides.lock().unwrap_or_else(PoisonError::into_inner);
+        if asides.len() < MAX_ASIDES {
+            asides.push(update);
+        }
+        drop(asides);
+        self.nudge();
+    }
+
+    /// Tells over `channel` all that there is and will be.
+    ///
+    /// # Errors
+    /// Why it stopped; it never ends by itself.
+    pub async fn run(
+        &self,
+        channel: &Channel,
+        call_timeout: Duration,
+        waits: BackoffSettings,
+        proof: &dyn ProofFirst,
+    ) -> Result<std::convert::Infallible, TellError> {
+        let mut backoff = Backoff::new(waits);
+        loop {
+            match self.tell_all(channel, call_timeout, proof).await {
+                Ok(()) => {
+                    backoff.answered();
+                    self.news.notified().await;
+                }
+                Err(TellError::Link(error)) if error.is_transient() && !channel.is_closed() => {
+                    let wait = backoff.wait(error.patience(), unit());
+                    tracing::debug!(%error, ?wait, "order update not taken, trying again");
+                    tokio::time::sleep(wait).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn tell_all(&self, channel: &Channel, limit: Duration, proof: &dyn ProofFirst) -> Result<(), TellError> {
+        let asides: Vec<_> = self.asides.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+        for aside in asides {
+            self.tell(channel, limit, &aside).await?;
+        }
+        for update in self.journal.untold().await.map_err(TellError::State)? {
+            // Refused and cancelled orders changed nothing on this PC: there is nothing to prove.
+            if matches!(
+                update.phase,
+                OrderPhase::Succeeded | OrderPhase::Failed | OrderPhase::Unavailable | OrderPhase::Unknown
+            ) {
+                proof.proof_sent().await;
+            }
+            self.tell(channel, limit, &update).await?;
+            self.journal.told(&update).await.map_err(TellError::State)?;
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, channel: &Channel, limit: Duration, update: &OrderUpdate) -> Result<(), TellError> {
+        let mut parts = update.steps.chunks(MAX_STEPS).peekable();
+        loop {
+            let steps = parts.next().unwrap_or_default();
+            let is_last = parts.peek().is_none();
+            let phase = if is_last { update.phase } else { OrderPhase::Running };
+            let request = v1::UpdateOrderRequest {
+                order_id: uuid_to_wire(Some(update.order.0)),
+                fence: update.fence.0,
+                phase: phase_to_wire(phase),
+                detail: cleaned_text(&update.detail, MAX_DETAIL),
+                steps: steps.iter().map(step_to_wire).collect(),
+                refusal: refusal_to_wire(update.refusal.filter(|_| is_last)),
+            };
+            match within(limit, channel, channel.agent().update_order(request)).await {
+                Ok(answer) if !answer.current => {
+                    tracing::info!(order_id = %update.order, fence = %update.fence, "controller has moved on from this order");
+                    return Ok(());
+                }
+                Ok(_) => {}
+                // It will not be taken next time either; waiting would block what comes behind.
+                Err(LinkError::Invalid { reason } | LinkError::Rejected { reason }) => {
+                    tracing::error!(order_id = %update.order, %reason, "controller does not take an order update");
+                    return Ok(());
+                }
+                Err(error) => return Err(TellError::Link(error)),
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl ProgressSink for Teller {
+    async fn progress(&self, _update: &OrderUpdate) {
+        self.nudge();
+    }
+}
+
+/// Asks for leave to begin; gives the lease's seconds.
+///
+/// # Errors
+/// Why there is no answer, or [`LinkError::Rejected`] when the answer is no.
+pub async fn begin(
+    channel: &Channel,
+    limit: Duration,
+    order: OrderId,
+    fence: Fence,
+    newest: Position,
+) -> Result<u32, LinkError> {
+    let request = v1::BeginRequest {
+        order_id: uuid_to_wire(Some(order.0)),
+        fence: fence.0,
+        epoch: newest.epoch,
+        seq: newest.seq,
+    };
+    within(limit, channel, channel.agent().begin(request)).await.map(|answer| answer.lease_seconds)
+}

@@ -1,0 +1,42 @@
+//! Keeps the device's certificate alive: a new one at half of its life, over the old one. Also for one that has run out.
+
+use std::path::Path;
+
+use fleetmend_proto::v1;
+
+use super::{Channel, ChannelSettings, LinkError, within};
+use crate::identity::{Identity, IdentityError};
+
+/// Why a certificate was not renewed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    #[error("renewal of the device certificate failed")]
+    Link(#[source] LinkError),
+    #[error("renewal of the device certificate gave no usable one")]
+    Identity(#[source] IdentityError),
+}
+
+/// Gets a certificate for the same key and saves it before it is used.
+///
+/// # Errors
+/// When the controller refuses, gives another device's certificate, or the file cannot be written.
+pub async fn renew(
+    channel: &Channel,
+    settings: &ChannelSettings,
+    identity: &Identity,
+    data_dir: &Path,
+) -> Result<Identity, RenewError> {
+    let csr_der = identity.signing_request().map_err(RenewError::Identity)?.into();
+    let request = v1::RenewRequest { csr_der, generation: identity.generation() };
+    let answer =
+        within(settings.call_timeout, channel, channel.agent().renew(request)).await.map_err(RenewError::Link)?;
+    let chain = answer.certificate_chain.iter().map(|der| der.to_vec()).collect();
+    let renewed = Identity::new(identity.key_der().to_vec(), chain, answer.generation).map_err(RenewError::Identity)?;
+    if (renewed.fleet(), renewed.device()) != (identity.fleet(), identity.device()) {
+        let why = format!("it names device {}, this is {}", renewed.device(), identity.device());
+        return Err(RenewError::Identity(IdentityError::Certificate(why)));
+    }
+    renewed.save(data_dir).map_err(RenewError::Identity)?;
+    tracing::info!(device_id = %renewed.device(), not_after = %renewed.not_after(), "device certificate renewed");
+    Ok(renewed)
+}
