@@ -218,3 +218,6 @@ impl std::fmt::Debug for Executor {
         f.debug_struct("Executor").field("device", &self.device).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

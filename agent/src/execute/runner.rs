@@ -120,10 +120,7 @@ impl Runner<'_> {
         let (undo, data) = match step.prepare(cx).await {
             Ok(Prepared::Go { undo, data }) => (undo, data),
             Ok(Prepared::Skip(why)) => return self.skip(step, cx, &why).await.map(|()| None),
-            Err(stop) => {
-                self.intent(step, cx, None, Value::Null, false).await?;
-                return self.stopped(cx, stop, acted).await.map(Some);
-            }
+            Err(stop) => return self.stopped_before(step, cx, stop, acted).await.map(Some),
         };
         let needs_lease = step.kind() == Kind::AtMostOnce || (step.changes() && !acted);
         if needs_lease && !self.lease.is_live(self.order, cx.order.fence).await {
@@ -249,14 +246,19 @@ impl Runner<'_> {
         reboot: bool,
     ) -> Result<(), ExecuteError> {
         let name = step.name();
-        let intent = StepIntent { index: cx.run.step, name: &name, undo, data, boot_id: &self.boot_id, at: cx.now() };
+        let intent = StepIntent { undo, data, ..self.bare(&name, cx) };
         self.executor.journal.intent(self.order, &intent, reboot).await?;
         self.tell().await
     }
 
+    fn bare<'a>(&'a self, name: &'a str, cx: &Cx<'_>) -> StepIntent<'a> {
+        StepIntent { index: cx.run.step, name, undo: None, data: Value::Null, boot_id: &self.boot_id, at: cx.now() }
+    }
+
     async fn skip(&self, step: &dyn Step, cx: &Cx<'_>, why: &str) -> Result<(), ExecuteError> {
-        self.intent(step, cx, None, Value::Null, false).await?;
-        self.ended(cx, Ended::skipped(why)).await
+        let (name, end) = (step.name(), end_of(cx, Ended::skipped(why)));
+        self.executor.journal.ended_at_once(self.order, &self.bare(&name, cx), &end, None).await?;
+        self.tell().await
     }
 
     async fn ended(&self, cx: &Cx<'_>, ended: Ended) -> Result<(), ExecuteError> {
@@ -265,16 +267,21 @@ impl Runner<'_> {
         self.tell().await
     }
 
+    /// A step stopped the order while it worked.
     async fn stopped(&self, cx: &Cx<'_>, stop: Stop, acted: bool) -> Result<End, ExecuteError> {
-        let (state, phase, why) = match stop {
-            Stop::State(error) => return Err(error.into()),
-            Stop::Failed(why) => (StepState::Failed, OrderPhase::Failed, why),
-            Stop::Unknown(why) => (StepState::Unknown, OrderPhase::Unknown, why),
-            Stop::Unavailable(why) if acted => (StepState::Failed, OrderPhase::Failed, why),
-            Stop::Unavailable(why) => (StepState::Skipped, OrderPhase::Unavailable, why),
-        };
+        let (state, phase, why) = judge(stop, acted)?;
         let end = end_of(cx, Ended { state, ..Ended::done(why.clone()) });
         self.executor.journal.ended(self.order, &end, Some((phase, &why))).await?;
+        self.tell().await?;
+        Ok(End::Unwinding)
+    }
+
+    /// A step stopped the order before its own intent.
+    async fn stopped_before(&self, step: &dyn Step, cx: &Cx<'_>, stop: Stop, acted: bool) -> Result<End, ExecuteError> {
+        let (state, phase, why) = judge(stop, acted)?;
+        let (name, end) = (step.name(), end_of(cx, Ended { state, ..Ended::done(why.clone()) }));
+        let journal = &self.executor.journal;
+        journal.ended_at_once(self.order, &self.bare(&name, cx), &end, Some((phase, &why))).await?;
         self.tell().await?;
         Ok(End::Unwinding)
     }
@@ -311,6 +318,17 @@ impl Runner<'_> {
             run: Run { order: self.order, step: index },
             steps,
         }
+    }
+}
+
+/// What a stop makes of its step and of the order. Unavailable only where nothing was done yet.
+fn judge(stop: Stop, acted: bool) -> Result<(StepState, OrderPhase, String), ExecuteError> {
+    match stop {
+        Stop::State(error) => Err(error.into()),
+        Stop::Failed(why) => Ok((StepState::Failed, OrderPhase::Failed, why)),
+        Stop::Unknown(why) => Ok((StepState::Unknown, OrderPhase::Unknown, why)),
+        Stop::Unavailable(why) if acted => Ok((StepState::Failed, OrderPhase::Failed, why)),
+        Stop::Unavailable(why) => Ok((StepState::Skipped, OrderPhase::Unavailable, why)),
     }
 }
 

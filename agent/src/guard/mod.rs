@@ -144,3 +144,6 @@ pub fn check(note: &[u8], keys: &[OrderVerifier], facts: &LocalFacts<'_>) -> Res
         Err((refusal, detail)) => Err(Refused { order: Some(Box::new(order)), refusal, detail }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,10 @@ use sqlx::{Row as _, sqlite::SqliteRow};
 
 pub use record::{OrderRecord, OrderUpdate, StepEnd, StepIntent, StepRecord};
 
-use crate::state::{AgentDb, Result, Tx, sql};
+use crate::state::{AgentDb, Result, Tx, content, sql};
+
+/// With it, the order is undone from now on and ends in this phase, for this reason.
+type Unwind<'a> = Option<(OrderPhase, &'a str)>;
 
 /// This many starts of the agent within [`STARTS_WITHIN`] put it into safe mode.
 const STARTS: i64 = 4;
@@ -278,23 +281,7 @@ impl Journal {
     /// Writes a step's intent; with `reboot`, counts a restart in the same write.
     pub(crate) async fn intent(&self, order: OrderId, step: &StepIntent<'_>, reboot: bool) -> Result<()> {
         let mut tx = self.db.begin().await?;
-        let change = next_change(&mut tx).await?;
-        sqlx::query(
-            "INSERT INTO steps (order_id, idx, name, state, undo, undo_owed, data, boot_id, detail, findings, at, change) \
-             VALUES ($1, $2, $3, $4, $5, 0, $6, $7, '', '[]', $8, $9)",
-        )
-        .bind(order.0)
-        .bind(step.index)
-        .bind(step.name)
-        .bind(StepState::Started.word())
-        .bind(step.undo.as_deref())
-        .bind(step.data.to_string())
-        .bind(step.boot_id)
-        .bind(step.at.timestamp_micros())
-        .bind(change)
-        .execute(&mut *tx)
-        .await
-        .map_err(sql("record an intent"))?;
+        insert_step(&mut tx, order, step).await?;
         if reboot {
             sqlx::query("INSERT INTO reboots VALUES ($1, $2)")
                 .bind(step.at.timestamp_micros())
@@ -307,29 +294,23 @@ impl Journal {
     }
 
     /// Writes how a step ended; with `unwind`, that the order is from now on undone and ends so.
-    pub(crate) async fn ended(&self, order: OrderId, end: &StepEnd, unwind: Option<(OrderPhase, &str)>) -> Result<()> {
-        let findings = serde_json::to_string(&end.findings).unwrap_or_else(|_| "[]".to_owned());
+    pub(crate) async fn ended(&self, order: OrderId, end: &StepEnd, unwind: Unwind<'_>) -> Result<()> {
         let mut tx = self.db.begin().await?;
-        let change = next_change(&mut tx).await?;
-        sqlx::query(
-            "UPDATE steps SET state = $3, detail = $4, findings = $5, at = $6, change = $7, undo_owed = $8, \
-             data = coalesce($9, data) WHERE order_id = $1 AND idx = $2",
-        )
-        .bind(order.0)
-        .bind(end.index)
-        .bind(end.state.word())
-        .bind(&end.detail)
-        .bind(findings)
-        .bind(end.at.timestamp_micros())
-        .bind(change)
-        .bind(end.undo_owed)
-        .bind(end.data.as_ref().map(ToString::to_string))
-        .execute(&mut *tx)
-        .await
-        .map_err(sql("record a step's end"))?;
-        if let Some((phase, why)) = unwind {
-            set_unwind(&mut tx, order, phase, why).await?;
-        }
+        end_step(&mut tx, order, end, unwind).await?;
+        self.db.commit(tx).await
+    }
+
+    /// Writes a step that ended before any effect, in one write: its intent alone would be taken for one to carry out.
+    pub(crate) async fn ended_at_once(
+        &self,
+        order: OrderId,
+        step: &StepIntent<'_>,
+        end: &StepEnd,
+        unwind: Unwind<'_>,
+    ) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        insert_step(&mut tx, order, step).await?;
+        end_step(&mut tx, order, end, unwind).await?;
         self.db.commit(tx).await
     }
 
@@ -449,6 +430,52 @@ impl Journal {
     }
 }
 
+async fn insert_step(tx: &mut Tx, order: OrderId, step: &StepIntent<'_>) -> Result<()> {
+    let change = next_change(tx).await?;
+    sqlx::query(
+        "INSERT INTO steps (order_id, idx, name, state, undo, undo_owed, data, boot_id, detail, findings, at, change) \
+         VALUES ($1, $2, $3, $4, $5, 0, $6, $7, '', '[]', $8, $9)",
+    )
+    .bind(order.0)
+    .bind(step.index)
+    .bind(step.name)
+    .bind(StepState::Started.word())
+    .bind(step.undo.as_deref())
+    .bind(step.data.to_string())
+    .bind(step.boot_id)
+    .bind(step.at.timestamp_micros())
+    .bind(change)
+    .execute(&mut **tx)
+    .await
+    .map_err(sql("record an intent"))?;
+    Ok(())
+}
+
+async fn end_step(tx: &mut Tx, order: OrderId, end: &StepEnd, unwind: Unwind<'_>) -> Result<()> {
+    let findings = serde_json::to_string(&end.findings).map_err(content("finding"))?;
+    let change = next_change(tx).await?;
+    sqlx::query(
+        "UPDATE steps SET state = $3, detail = $4, findings = $5, at = $6, change = $7, undo_owed = $8, \
+         data = coalesce($9, data) WHERE order_id = $1 AND idx = $2",
+    )
+    .bind(order.0)
+    .bind(end.index)
+    .bind(end.state.word())
+    .bind(&end.detail)
+    .bind(findings)
+    .bind(end.at.timestamp_micros())
+    .bind(change)
+    .bind(end.undo_owed)
+    .bind(end.data.as_ref().map(ToString::to_string))
+    .execute(&mut **tx)
+    .await
+    .map_err(sql("record a step's end"))?;
+    match unwind {
+        Some((phase, why)) => set_unwind(tx, order, phase, why).await,
+        None => Ok(()),
+    }
+}
+
 async fn next_change(tx: &mut Tx) -> Result<i64> {
     sqlx::query_scalar("UPDATE meta SET change = change + 1 RETURNING change")
         .fetch_one(&mut **tx)
@@ -475,3 +502,6 @@ async fn set_unwind(tx: &mut Tx, order: OrderId, phase: OrderPhase, why: &str) -
         .map_err(sql("record an undoing"))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,3 +198,6 @@ impl Outbox {
         sqlx::query(query).fetch_one(self.db.pool()).await.map_err(sql("be read"))
     }
 }
+
+#[cfg(test)]
+mod tests;

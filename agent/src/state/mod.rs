@@ -281,3 +281,6 @@ impl Cut {
         self.check()
     }
 }
+
+#[cfg(test)]
+mod tests;
