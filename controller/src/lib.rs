@@ -2,11 +2,16 @@
 
 pub mod cli;
 pub mod config;
+pub mod grpc;
 pub mod http;
 pub mod listen;
 pub mod nudge;
 pub mod packages;
 pub mod pki;
+pub mod reconcile;
 pub mod secret;
+pub mod serve;
 pub mod store;
 pub mod streams;
+
+pub use serve::{Controller, serve};

@@ -15,7 +15,6 @@ struct Inner {
     decide: Notify,
     dispatch: Notify,
     verify: Notify,
-    expire: Notify,
 }
 
 impl Nudges {
@@ -44,9 +43,5 @@ impl Nudges {
 
     pub(crate) fn verify_wanted(&self) -> &Notify {
         &self.inner.verify
-    }
-
-    pub(crate) fn expire_wanted(&self) -> &Notify {
-        &self.inner.expire
     }
 }

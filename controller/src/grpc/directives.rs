@@ -15,7 +15,8 @@ use crate::{store::Store, streams::Streams};
 /// Directives to one device. Dropping it ends the session.
 pub struct Directives {
     queue: mpsc::Receiver<Box<v1::Directive>>,
-    end: SessionEnd,
+    /// Held for what its end does.
+    _session: SessionEnd,
 }
 
 struct SessionEnd {
@@ -30,7 +31,7 @@ impl Directives {
     #[must_use]
     pub fn open(device: DeviceId, stream_epoch: i64, streams: Streams, store: Store) -> Self {
         let queue = streams.open(device, stream_epoch);
-        Self { queue, end: SessionEnd { device, stream_epoch, streams, store } }
+        Self { queue, _session: SessionEnd { device, stream_epoch, streams, store } }
     }
 }
 

@@ -4,7 +4,6 @@
 //! INVARIANT: `submit` returns `Ok` only for what a committed transaction contains (or had contained before).
 
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     nudge::Nudges,
@@ -41,11 +40,11 @@ pub enum IngestClosed {
 }
 
 impl Ingest {
-    /// Starts the committing task; it ends when all handles are gone or at shutdown, after what it holds is committed.
+    /// Starts the committing task; it ends when all handles are gone and what it holds is committed.
     #[must_use]
-    pub fn start(store: Store, nudges: Nudges, shutdown: CancellationToken) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(store: Store, nudges: Nudges) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let task = tokio::spawn(commit_loop(store, nudges, waiting, shutdown));
+        let task = tokio::spawn(commit_loop(store, nudges, waiting));
         (Self { queue }, task)
     }
 
@@ -63,21 +62,11 @@ impl Ingest {
     }
 }
 
-async fn commit_loop(
-    store: Store,
-    nudges: Nudges,
-    mut waiting: mpsc::Receiver<Waiting>,
-    shutdown: CancellationToken,
-) {
+async fn commit_loop(store: Store, nudges: Nudges, mut waiting: mpsc::Receiver<Waiting>) {
     let mut batch = Vec::new();
     loop {
         if batch.is_empty() {
-            let first = tokio::select! {
-                biased;
-                first = waiting.recv() => first,
-                () = shutdown.cancelled() => None,
-            };
-            let Some(first) = first else { return };
+            let Some(first) = waiting.recv().await else { return };
             batch.push(first);
         }
         let mut outcomes: usize = batch.iter().map(|it| it.report.outcomes.len()).sum();

@@ -12,18 +12,59 @@ mod status;
 
 use std::sync::Arc;
 
-use fleetmend_proto::DeviceId;
+use fleetmend_proto::{
+    DESCRIPTORS, DeviceId,
+    v1::{agent_service_server::AgentServiceServer, enrollment_server::EnrollmentServer},
+};
 use tonic::{Request, Status};
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 pub use agent::AgentApi;
 pub use enrollment::EnrollmentApi;
 pub use gate::Gate;
 pub use ingest::{Ingest, IngestClosed};
 
-use crate::listen::Conn;
+use crate::{config::Limits, listen::Conn};
 
 /// Seconds a lease lives (link time).
 pub const LEASE_SECONDS: u32 = 60;
+
+impl AgentApi {
+    /// The service with its message limits.
+    #[must_use]
+    pub fn into_service(self, limits: &Limits) -> AgentServiceServer<Self> {
+        AgentServiceServer::new(self)
+            .max_decoding_message_size(limits.max_decoding.bytes())
+            .max_encoding_message_size(limits.max_encoding.bytes())
+    }
+}
+
+impl EnrollmentApi {
+    /// The service with its message limits.
+    #[must_use]
+    pub fn into_service(self, limits: &Limits) -> EnrollmentServer<Self> {
+        EnrollmentServer::new(self)
+            .max_decoding_message_size(limits.max_decoding.bytes())
+            .max_encoding_message_size(limits.max_encoding.bytes())
+    }
+}
+
+/// The standard health service; the agents' service is serving as long as the process is.
+#[must_use]
+pub fn health() -> HealthServer<impl Health> {
+    let reporter = tonic_health::server::HealthReporter::new();
+    HealthServer::new(tonic_health::server::HealthService::from_health_reporter(reporter))
+}
+
+/// The standard reflection service.
+#[must_use]
+pub fn reflection() -> ServerReflectionServer<impl ServerReflection> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .build_v1()
+        .expect("the built-in contract was checked at start")
+}
 
 /// The device whose certificate opened the connection.
 ///
@@ -34,12 +75,12 @@ fn caller<T>(request: &Request<T>) -> Result<DeviceId, Status> {
     if conn.expired() {
         return Err(Status::unauthenticated("the device certificate has expired: renew it first"));
     }
-    device(&conn)
+    device_of(conn.as_ref())
 }
 
 /// Like [`caller`], for the one call that an expired certificate may make.
 fn caller_even_expired<T>(request: &Request<T>) -> Result<DeviceId, Status> {
-    device(&connection(request)?)
+    device_of(connection(request)?.as_ref())
 }
 
 fn connection<T>(request: &Request<T>) -> Result<Arc<Conn>, Status> {
@@ -47,6 +88,6 @@ fn connection<T>(request: &Request<T>) -> Result<Arc<Conn>, Status> {
     conn.ok_or_else(|| Status::internal("connection facts are missing"))
 }
 
-fn device(conn: &Conn) -> Result<DeviceId, Status> {
+fn device_of(conn: &Conn) -> Result<DeviceId, Status> {
     conn.device().ok_or_else(|| Status::unauthenticated("a device certificate is needed on this port"))
 }

@@ -6,23 +6,25 @@ use fleetmend_proto::Clock;
 use super::Pass;
 use crate::{
     nudge::Nudges,
+    packages::Packages,
     store::{DecisionMade, Store, StoreError},
 };
 
 /// Incidents decided in one transaction.
 const BATCH: u32 = 200;
 
+/// What decisions are made by, beside the rows.
+pub struct Rules {
+    pub policy: Policy,
+    pub catalogue: &'static Catalogue,
+    pub packages: Packages,
+}
+
 /// One pass.
 ///
 /// # Errors
 /// When the store fails; nothing of the batch is stored then.
-pub async fn pass(
-    store: &Store,
-    policy: &Policy,
-    catalogue: &Catalogue,
-    clock: &dyn Clock,
-    nudges: &Nudges,
-) -> Result<Pass, StoreError> {
+pub async fn pass(store: &Store, rules: &Rules, clock: &dyn Clock, nudges: &Nudges) -> Result<Pass, StoreError> {
     let now = clock.now();
     let due = store.incidents_due(now, BATCH).await?;
     if due.is_empty() {
@@ -31,8 +33,9 @@ pub async fn pass(
     let full = due.len() >= BATCH as usize;
     let decided: Vec<_> = due
         .into_iter()
-        .map(|incident| {
-            let decision = ladder::decide(&incident.case, policy, catalogue, now);
+        .map(|mut incident| {
+            incident.case.device.package = rules.packages.find(incident.case.update.kb, incident.architecture);
+            let decision = ladder::decide(&incident.case, &rules.policy, rules.catalogue, now);
             DecisionMade { incident, decision }
         })
         .collect();
@@ -45,7 +48,7 @@ pub async fn pass(
             "decided"
         );
     }
-    store.decisions_apply(decided, policy, now).await?;
+    store.decisions_apply(decided, &rules.policy, now).await?;
     if ordered {
         nudges.dispatch();
     }
