@@ -12,8 +12,8 @@ use crate::{
     grpc::{self, AgentApi, EnrollmentApi, Gate, Ingest},
     http::{self, ApiState},
     listen::{
-        AcceptLimits, BindError, ConnectionRegistry, EnrollmentRate, GuardedRouter, Incoming, Listener, MethodPolicy, PolicyGap,
-        agents_server_builder, enrollment_server_builder, serve_grpc, serve_operators,
+        AcceptLimits, BindError, ConnectionRegistry, EnrollmentRate, GuardedRouter, Incoming, Listener, MethodPolicy,
+        PolicyGap, agents_server_builder, enrollment_server_builder, serve_grpc, serve_operators,
     },
     nudge::Nudges,
     packages::Packages,
@@ -82,11 +82,7 @@ impl Controller {
     ///
     /// # Errors
     /// When keys, ports or database can't be used. A database that does not answer is waited for.
-    pub async fn start(
-        config: Config,
-        clock: Arc<dyn Clock>,
-        shutdown: CancellationToken,
-    ) -> Result<Self, ServeError> {
+    pub async fn start(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> Result<Self, ServeError> {
         let methods = MethodPolicy::checked().map_err(ServeError::Policy)?;
         let tls = TlsSettings::load(&config).map_err(ServeError::Keys)?;
         let issuer = Arc::new(Issuer::load(&config).map_err(ServeError::Keys)?);
@@ -95,8 +91,7 @@ impl Controller {
         let enrollment = bind("enrollment", config.listen.enrollment)?;
         let agents = bind("agents", config.listen.agents)?;
         let operators = bind("operators", config.listen.operators)?;
-        let addresses =
-            Addresses { enrollment: enrollment.addr(), agents: agents.addr(), operators: operators.addr() };
+        let addresses = Addresses { enrollment: enrollment.addr(), agents: agents.addr(), operators: operators.addr() };
         let store = open_store(&config, &shutdown).await?;
 
         let (streams, nudges) = (Streams::new(config.drain.clone()), Nudges::default());
@@ -332,5 +327,6 @@ async fn refresh(packages: &Packages) {
 }
 
 fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "controller".to_owned(), |it| it.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "controller".to_owned(), |it| it.trim().to_owned())
 }

@@ -4,7 +4,8 @@
 
 use chrono::TimeDelta;
 use fleetmend_proto::{
-    Clock, DeviceId, FleetId, clock::wall_now,
+    Clock, DeviceId, FleetId,
+    clock::wall_now,
     order::{OrderKey, OrderText, SignedOrder},
     v1,
 };

@@ -27,13 +27,8 @@ pub enum Pass {
 const ERROR_WAIT: Duration = Duration::from_secs(30);
 
 /// Runs `pass` until shutdown: on a nudge, and every `tick` (real time, +-20 % so that replicas do not march in step).
-pub async fn run<F, Fut>(
-    name: &'static str,
-    tick: Duration,
-    nudge: &Notify,
-    shutdown: &CancellationToken,
-    mut pass: F,
-) where
+pub async fn run<F, Fut>(name: &'static str, tick: Duration, nudge: &Notify, shutdown: &CancellationToken, mut pass: F)
+where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<Pass, StoreError>>,
 {
