@@ -2,9 +2,11 @@
 //! `serve`, `migrate`, `check-config` and `token` work on this machine's configuration and database.
 
 pub mod catalog;
+pub mod check_config;
 pub mod device;
 pub mod exit;
 pub mod incident;
+pub mod init;
 pub mod local;
 pub mod migrate;
 pub mod order;
@@ -47,6 +49,11 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make a new fleet: data folder, keys, configuration, database, first operator token
+    #[command(after_help = init::EXAMPLES)]
+    Init(init::Init),
+    /// Read the configuration as `serve` would, and say what is wrong
+    CheckConfig(check_config::CheckConfig),
     /// Bring the database to the schema this version needs
     Migrate(migrate::Migrate),
     /// Enrolment tokens for devices, API tokens for people and programs
@@ -78,6 +85,8 @@ impl Cli {
     /// A [`Failure`] with the exit code and what to tell the person.
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
+            Command::Init(init) => init.run(),
+            Command::CheckConfig(check) => check.run(),
             Command::Migrate(migrate) => migrate.run(),
             Command::Token(token) => token.run(),
             Command::Device(device) => device.run(),

@@ -91,7 +91,7 @@ fn tables(filled: &Filled) -> Vec<Table> {
             keys: vec![
                 file("agent_ca", "pki/agent_ca.pem", "online agent CA, then its root"),
                 file("agent_ca_key", "pki/agent_ca.key", "key of the online agent CA"),
-                file("server", "pki/server.pem", "server certificate chain, leaf first"),
+                file("server", "pki/server.pem", "server certificate, then its root"),
                 file("server_key", "pki/server.key", "key of the server certificate"),
                 file("order_key", "pki/order.key", "signs orders of tiers 1 to 5"),
             ],

@@ -59,7 +59,7 @@ pub struct Files {
     /// PEM: the online agent CA, then its root.
     pub agent_ca: PathBuf,
     pub agent_ca_key: PathBuf,
-    /// PEM: the server certificate chain, leaf first.
+    /// PEM: the server certificate, then its root, by which commands on this machine check it.
     pub server: PathBuf,
     pub server_key: PathBuf,
     /// 32-byte seed in hex.
@@ -142,6 +142,12 @@ impl DatabaseUrl {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it names an engine that this controller works with.
+    #[must_use]
+    pub fn known(&self) -> bool {
+        ["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| self.0.starts_with(scheme))
     }
 
     #[must_use]

@@ -200,8 +200,7 @@ fn domain(span: Span) -> Duration {
 
 /// What no single key can know: values that forbid each other or that the protocols forbid.
 fn check(config: &Config) -> Result<(), (&'static str, String)> {
-    let url = config.database.expose();
-    if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
+    if !config.database.known() {
         return Err(("database_url", "begin it with sqlite:// or postgres://".to_owned()));
     }
     if config.listen.names.is_empty() {

@@ -11,8 +11,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use fleetmend_proto::{FleetId, order::OrderKey};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
+use rustls::pki_types::ServerName;
 use uuid::Uuid;
 
 use super::{
@@ -84,6 +85,8 @@ pub enum InitError {
     Exists(PathBuf),
     #[error("cannot write {path}")]
     Write { path: PathBuf, source: io::Error },
+    #[error("database URL {0}: begin it with sqlite:// or postgres://")]
+    Database(DatabaseUrl),
     #[error("{0:?} is no name or address for a server certificate")]
     Name(String),
     #[error("cannot make keys and certificates")]
@@ -99,6 +102,11 @@ pub fn init(options: &InitOptions) -> Result<Initialised, InitError> {
         .map_err(|source| InitError::Write { path: options.data_dir.clone(), source })?;
     let config = configured(&data_dir, options);
     let config_file = options.config_file.clone().unwrap_or_else(|| data_dir.join("fleetmend.toml"));
+    if !config.database.known() {
+        return Err(InitError::Database(config.database));
+    }
+    // Before anything is written: a certificate must be possible.
+    Authority::names(&config.listen.names)?;
     let offline = data_dir.join("offline");
     for made in [&config_file, &config.files.agent_ca, &offline] {
         if made.exists() {
@@ -125,7 +133,7 @@ pub fn init(options: &InitOptions) -> Result<Initialised, InitError> {
     let server = server_root.server(&config.listen.names, now)?;
     write(&offline.join("server_root.key"), &server_root.key.serialize_pem(), Readers::Owner)?;
     write(&server_root_file, &server_root.pem, Readers::Everybody)?;
-    write(&config.files.server, &server.pem, Readers::Everybody)?;
+    write(&config.files.server, &format!("{}{}", server.pem, server_root.pem), Readers::Everybody)?;
     write(&config.files.server_key, &server.key.serialize_pem(), Readers::Owner)?;
 
     let seed: [u8; 32] = rand::random();
@@ -137,6 +145,14 @@ pub fn init(options: &InitOptions) -> Result<Initialised, InitError> {
     // Last: a folder with a configuration is a whole fleet.
     write(&config_file, &config.file_text(), Readers::OwnerWrites)?;
     Ok(Initialised { config, config_file, server_root: server_root_file, order_verifier, agent_config, offline })
+}
+
+/// Writes a file of a new fleet that only its owner may read; never over another.
+///
+/// # Errors
+/// [`InitError::Write`].
+pub fn write_secret(path: &Path, text: &str) -> Result<(), InitError> {
+    write_new(path, text, Readers::OwnerWrites).map_err(|source| InitError::Write { path: path.to_owned(), source })
 }
 
 fn configured(data_dir: &Path, options: &InitOptions) -> Config {
@@ -163,7 +179,7 @@ fn agent_text(config: &Config, options: &InitOptions, order_verifier: &str) -> S
     let (enrollment, agents) = (config.listen.enrollment.port(), config.listen.agents.port());
     format!(
         "# Install this file with the agent, and server_root.pem beside it. It holds no secret.\n\
-         # An enrolment token (`fleetmend token new --enroll`) goes into a file named by enrollment_token_file.\n\
+         # An enrolment token (`fleetmend token new`) goes into a file that enrollment_token_file names.\n\
          fleet = \"{}\"\n\
          enrollment_url = \"https://{host}:{enrollment}\"\n\
          agent_url = \"https://{host}:{agents}\"\n\
@@ -205,11 +221,18 @@ impl Authority {
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        for name in names {
-            let parsed = CertificateParams::new(vec![name.clone()]).map_err(|_| InitError::Name(name.clone()))?;
-            params.subject_alt_names.extend(parsed.subject_alt_names);
-        }
+        params.subject_alt_names = Self::names(names)?;
         self.signed(params)
+    }
+
+    fn names(names: &[String]) -> Result<Vec<SanType>, InitError> {
+        let parsed = |name: &String| {
+            let one = CertificateParams::new(vec![name.clone()]).map_err(|_| InitError::Name(name.clone()))?;
+            // rustls, too, must be able to ask for it.
+            ServerName::try_from(name.as_str()).map_err(|_| InitError::Name(name.clone()))?;
+            Ok(one.subject_alt_names)
+        };
+        Ok(names.iter().map(parsed).collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     fn signed(&self, mut params: CertificateParams) -> Result<Self, InitError> {

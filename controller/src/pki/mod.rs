@@ -12,7 +12,7 @@ mod issuer;
 mod tls;
 
 pub use certificate::{DeviceCertificate, NotADevice};
-pub use init::{InitError, InitOptions, Initialised, init};
+pub use init::{InitError, InitOptions, Initialised, init, write_secret};
 pub use issuer::{CERTIFICATE_LIFE, IssueError, Issued, Issuer, RENEWAL_GRACE};
 pub use tls::{ServerTls, TlsSettings};
 
