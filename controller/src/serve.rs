@@ -72,7 +72,7 @@ pub struct Addresses {
 ///
 /// # Errors
 /// When it can't start, naming what and what to do.
-pub async fn serve(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve(config: Config, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> Result<(), ServeError> {
     Controller::start(config, clock, shutdown).await?.finished().await;
     Ok(())
 }

@@ -14,6 +14,7 @@ pub mod output;
 pub mod printable;
 pub mod remediate;
 pub mod remote;
+pub mod serve;
 pub mod summary;
 pub mod token;
 
@@ -52,6 +53,9 @@ enum Command {
     /// Make a new fleet: data folder, keys, configuration, database, first operator token
     #[command(after_help = init::EXAMPLES)]
     Init(init::Init),
+    /// Run the controller
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(serve::Serve),
     /// Read the configuration as `serve` would, and say what is wrong
     CheckConfig(check_config::CheckConfig),
     /// Bring the database to the schema this version needs
@@ -86,6 +90,7 @@ impl Cli {
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Init(init) => init.run(),
+            Command::Serve(serve) => serve.run(),
             Command::CheckConfig(check) => check.run(),
             Command::Migrate(migrate) => migrate.run(),
             Command::Token(token) => token.run(),
