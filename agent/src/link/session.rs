@@ -76,13 +76,14 @@ impl Link {
     /// The connection in use; waits until there is one.
     pub async fn channel(&self) -> Channel {
         let mut current = self.current.subscribe();
-        match current.wait_for(Option::is_some).await {
-            Ok(channel) => match &*channel {
-                Some(channel) => channel.clone(),
-                None => std::future::pending().await,
-            },
-            // `self` holds the sender.
-            Err(_) => std::future::pending().await,
+        loop {
+            if let Some(channel) = current.borrow_and_update().clone() {
+                return channel;
+            }
+            if current.changed().await.is_err() {
+                // `self` holds the sender: this does not happen.
+                std::future::pending::<()>().await;
+            }
         }
     }
 

@@ -190,3 +190,6 @@ impl ProofFirst for Agent {
         Proof { records: &self.orders.records, reporter: &self.orders.link.reporter }.proof_sent().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

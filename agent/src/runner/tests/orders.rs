@@ -1,0 +1,170 @@
+//! Orders: nothing begins without leave, an end is told after its proof, and a refusal says why.
+
+use chrono::TimeDelta;
+use fleetmend_proto::{
+    Action, DeviceId, Fence, IncidentId, Kb, OrderId, PackageHash, Position, ResetMethod, ResetPc, ResetSource,
+    clock::wall_now,
+    order::{OrderKey, OrderPhase, OrderText, Refusal},
+    v1::{self, directive::Kind},
+};
+use uuid::Uuid;
+
+use super::*;
+use crate::identity::Identity;
+
+const KB: u32 = 5_100_000;
+
+fn order(controller: &FakeController, device: DeviceId, fence: i64, action: Action) -> OrderText {
+    OrderText {
+        fleet: controller.fleet,
+        device,
+        order: OrderId(Uuid::new_v4()),
+        incident: IncidentId(Uuid::new_v4()),
+        fence: Fence(fence),
+        not_before: wall_now() - TimeDelta::hours(1),
+        not_after: wall_now() + TimeDelta::hours(1),
+        action,
+        update_id: None,
+        revision: 0,
+        kb: Some(Kb(KB)),
+    }
+}
+
+/// A running agent with an open stream.
+async fn connected(controller: &FakeController, pc: &Pc) -> (RunningAgent, DeviceId) {
+    // Nothing is looked for by time: what is found was looked for because of the order.
+    let config = Config { detect_interval: Duration::from_secs(3600), ..pc.config(controller) };
+    let agent = pc.start_with(config);
+    controller.until("the first report", |calls| calls.iter().any(|it| matches!(it, Call::Report { .. }))).await;
+    let device = Identity::load(&pc.data()).expect("readable").expect("is there").device();
+    (agent, device)
+}
+
+fn ends(calls: &[Call]) -> Vec<(OrderPhase, Option<Refusal>)> {
+    let end = |it: &Call| match it {
+        Call::Update { phase, refusal, .. } if phase.is_final() => Some((*phase, *refusal)),
+        Call::Update { .. } | Call::Hello { .. } | Call::Report { .. } | Call::Begin { .. } | Call::Renew { .. } => {
+            None
+        }
+    };
+    calls.iter().filter_map(end).collect()
+}
+
+async fn until_ended(controller: &FakeController, count: usize) -> Vec<(OrderPhase, Option<Refusal>)> {
+    controller.until("an order's end", |calls| ends(calls).len() >= count).await;
+    ends(&controller.calls())
+}
+
+#[tokio::test]
+async fn an_order_runs_to_its_end_and_its_proof_goes_first() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    pc.record(KB..KB + 1);
+    let (agent, device) = connected(&controller, &pc).await;
+    controller.until_stored(1).await;
+    // What Windows records while the order runs.
+    let log = pc.logs().join("ReportingEvents.log");
+    controller.mood().at_begin = Some(Box::new(move || append_failures(&log, KB + 1..KB + 2)));
+    controller.order(&order(&controller, device, 1, Action::Retry)).await;
+    let ended = until_ended(&controller, 1).await;
+    assert_eq!(ended, [(OrderPhase::Unavailable, None)], "collected logs have no update client");
+    let calls = controller.calls();
+    let begin = calls.iter().position(|it| matches!(it, Call::Begin { newest: Position { epoch: 1, seq: 1 } }));
+    let proof = calls.iter().position(|it| matches!(it, Call::Report { seqs, .. } if *seqs == [2]));
+    let end = calls.iter().position(|it| matches!(it, Call::Update { phase: OrderPhase::Unavailable, .. }));
+    assert!(begin.is_some() && begin < proof && proof < end, "{calls:#?}");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_reset_is_refused_and_nothing_is_asked() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    let (agent, device) = connected(&controller, &pc).await;
+    let reset = ResetPc { method: ResetMethod::KeepFiles, source: ResetSource::Local, keep_provisioning: false };
+    controller.order(&order(&controller, device, 1, Action::ResetPc(reset))).await;
+    assert_eq!(until_ended(&controller, 1).await, [(OrderPhase::Refused, Some(Refusal::ResetNotSigned))]);
+    assert!(!controller.calls().iter().any(|it| matches!(it, Call::Begin { .. })));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn local_policy_binds() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    let policy = LocalPolicy { max_tier: fleetmend_proto::Tier::Troubleshoot, ..LocalPolicy::default() };
+    let agent = pc.start_with(Config { policy, ..pc.config(&controller) });
+    controller.until("a hello", |calls| hellos(calls) > 0).await;
+    let device = Identity::load(&pc.data()).expect("readable").expect("is there").device();
+    let install = Action::InstallManually { package: PackageHash([7; 32]) };
+    controller.order(&order(&controller, device, 1, install)).await;
+    assert_eq!(until_ended(&controller, 1).await, [(OrderPhase::Refused, Some(Refusal::AboveMaxTier))]);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_order_by_a_stranger_is_not_even_answered() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    let (agent, device) = connected(&controller, &pc).await;
+    let stranger = OrderKey::from_seed("orders", [66; 32]);
+    let forged = stranger.sign(&order(&controller, device, 1, Action::Retry)).0.into();
+    controller.direct(Kind::Order(v1::Order { note: forged })).await;
+    controller.direct(Kind::Order(v1::Order { note: vec![0xff; 400].into() })).await;
+    controller.order(&order(&controller, device, 2, Action::Retry)).await;
+    assert_eq!(until_ended(&controller, 1).await, [(OrderPhase::Unavailable, None)]);
+    let begins = controller.calls().iter().filter(|it| matches!(it, Call::Begin { .. })).count();
+    assert_eq!(begins, 1, "a forged order got as far as Begin");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn without_leave_nothing_begins() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    let (agent, device) = connected(&controller, &pc).await;
+    controller.mood().deny_begin = true;
+    controller.order(&order(&controller, device, 1, Action::Retry)).await;
+    assert_eq!(until_ended(&controller, 1).await, [(OrderPhase::Refused, Some(Refusal::NoLease))]);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_stale_fence_is_refused_and_the_highest_is_told_on_reconnect() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    let (agent, device) = connected(&controller, &pc).await;
+    controller.order(&order(&controller, device, 7, Action::Retry)).await;
+    until_ended(&controller, 1).await;
+    controller.order(&order(&controller, device, 7, Action::Retry)).await;
+    let ended = until_ended(&controller, 2).await;
+    assert_eq!(ended[1], (OrderPhase::Refused, Some(Refusal::StaleFence)));
+    controller.direct(Kind::Drain(v1::Drain { reconnect_after_ms: 1 })).await;
+    controller
+        .until("a hello with the fence", |calls| calls.iter().any(|it| matches!(it, Call::Hello { max_fence: 7, .. })))
+        .await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_order_delivered_twice_runs_once() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    let (agent, device) = connected(&controller, &pc).await;
+    let text = order(&controller, device, 1, Action::Retry);
+    controller.order(&text).await;
+    controller.order(&text).await;
+    until_ended(&controller, 1).await;
+    controller.order(&text).await;
+    controller.order(&order(&controller, device, 2, Action::HideUpdate)).await;
+    until_ended(&controller, 2).await;
+    let begins = controller.calls().iter().filter(|it| matches!(it, Call::Begin { .. })).count();
+    assert_eq!(begins, 2);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_refresh_sends_the_condition_and_what_is_new() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    let (agent, _) = connected(&controller, &pc).await;
+    pc.record(KB..KB + 2);
+    controller.direct(Kind::Refresh(v1::Refresh {})).await;
+    controller.until_stored(2).await;
+    let conditions =
+        |calls: &[Call]| calls.iter().filter(|it| matches!(it, Call::Report { with_condition: true, .. })).count() >= 2;
+    controller.until("a second condition", conditions).await;
+    agent.stop().await;
+}
