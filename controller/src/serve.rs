@@ -1,6 +1,13 @@
 //! The whole life of a controller process on one page: keys, ports, database, loops, services, drain.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use fleetmend_domain::catalogue::Catalogue;
 use fleetmend_proto::Clock;
@@ -56,6 +63,7 @@ pub struct Controller {
     store: Store,
     addresses: Addresses,
     streams: Streams,
+    duplicates: Arc<AtomicU64>,
     shutdown: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -103,6 +111,7 @@ impl Controller {
         let gate = Gate::new(store.clone(), streams.clone(), registry.clone());
         // The committing task outlives the listeners: what they took is answered.
         let (ingest, ingest_task) = Ingest::start(store.clone(), nudges.clone());
+        let duplicates = ingest.duplicates();
         let parts = Parts {
             store: store.clone(),
             clock: clock.clone(),
@@ -161,7 +170,7 @@ impl Controller {
             enrollment = %addresses.enrollment, agents = %addresses.agents, operators = %addresses.operators,
             database = store.shown_url(), posture = %config.policy.posture, "controller is up"
         );
-        Ok(Self { store, addresses, streams, shutdown, tasks })
+        Ok(Self { store, addresses, streams, duplicates, shutdown, tasks })
     }
 
     #[must_use]
@@ -178,6 +187,12 @@ impl Controller {
     #[must_use]
     pub fn connected(&self) -> usize {
         self.streams.len()
+    }
+
+    /// Outcomes that came once more than needed since the start, and were told apart.
+    #[must_use]
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates.load(Ordering::Relaxed)
     }
 
     /// Waits for the end: of the shutdown token, then of the drain.

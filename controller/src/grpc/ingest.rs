@@ -3,6 +3,11 @@
 //!
 //! INVARIANT: `submit` returns `Ok` only for what a committed transaction contains (or had contained before).
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -26,6 +31,7 @@ struct Waiting {
 #[derive(Clone)]
 pub struct Ingest {
     queue: mpsc::Sender<Waiting>,
+    duplicates: Arc<AtomicU64>,
 }
 
 /// Why a report was not taken.
@@ -45,7 +51,13 @@ impl Ingest {
     pub fn start(store: Store, nudges: Nudges) -> (Self, tokio::task::JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let task = tokio::spawn(commit_loop(store, nudges, waiting));
-        (Self { queue }, task)
+        (Self { queue, duplicates: Arc::default() }, task)
+    }
+
+    /// Counts outcomes that came once more than needed; may be kept longer than the handle it is from.
+    #[must_use]
+    pub fn duplicates(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.duplicates)
     }
 
     /// Waits for the commit that holds `report`.
@@ -58,7 +70,9 @@ impl Ingest {
             mpsc::error::TrySendError::Full(_) => IngestClosed::Full,
             mpsc::error::TrySendError::Closed(_) => IngestClosed::ShuttingDown,
         })?;
-        recorded.await.map_err(|_| IngestClosed::ShuttingDown)?.map_err(IngestClosed::Store)
+        let recorded = recorded.await.map_err(|_| IngestClosed::ShuttingDown)?.map_err(IngestClosed::Store)?;
+        self.duplicates.fetch_add(u64::from(recorded.duplicates), Ordering::Relaxed);
+        Ok(recorded)
     }
 }
 
