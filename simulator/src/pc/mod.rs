@@ -290,6 +290,14 @@ impl Pc {
         Change::Tried { attempt: Box::new(attempt) }
     }
 
+    /// Returns when nothing runs on the PC any more.
+    pub async fn idle(&self) {
+        while self.inner().busy > 0 {
+            self.pass(Duration::from_secs(60)).await;
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         // A panic of another task leaves a state whose changes are all in the log: it is still the truth.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)

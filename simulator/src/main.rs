@@ -1,0 +1,12 @@
+//! The binary `fleetmend-sim`: read the command line, run the command, say how it went by the exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use fleetmend_simulator::cli::Cli;
+
+fn main() -> ExitCode {
+    // One provider for every TLS end of this process, in both directions.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Cli::parse().run()
+}
