@@ -362,7 +362,7 @@ async fn the_same_order_again_is_answered_from_the_journal() {
                 assert_eq!((update.phase, update.fence.0), (OrderPhase::Succeeded, expected));
                 assert!(!update.steps.is_empty(), "told again with its steps");
             }
-            other => panic!("{other:?}"),
+            other @ (Admission::Accepted(_) | Admission::Refused { .. }) => panic!("{other:?}"),
         }
     }
     db.close().await;
@@ -386,7 +386,8 @@ async fn what_was_not_told_is_kept_over_a_restart_of_the_agent() {
 #[tokio::test]
 async fn preconditions_defer_and_are_recorded() {
     let tier4 = Action::ResetComponents;
-    let cases: [(&str, fn(&Bench), Action); 4] = [
+    type Prepare = fn(&Bench);
+    let cases: [(&str, Prepare, Action); 4] = [
         ("a restart is owed", |it| it.fake.owes_restart("CBS RebootPending"), Action::Retry),
         ("free", |it| it.fake.has_free(1 << 30), tier4.clone()),
         ("battery", |it| it.fake.on_battery(39), tier4),

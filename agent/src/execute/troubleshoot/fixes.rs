@@ -118,7 +118,7 @@ impl Step for Time {
     }
 
     async fn run(&self, cx: &Cx<'_>, _data: &Value) -> Result<Ended, Stop> {
-        let offset = match offset(cx).await {
+        let offset = match offset(cx, 1).await {
             Ok(Some(offset)) => offset,
             Ok(None) => return Ok(with(vec![unmeasured("no time server answered")], "")),
             Err(error) => return Ok(with(vec![unmeasured(&services::why(&error))], "")),
@@ -129,7 +129,8 @@ impl Step for Time {
         let what = format!("the clock is off by {offset:.0} s");
         let finding = match resync(cx).await {
             Err(error) => finding("T2-02", what, NotFixed, services::why(&error)),
-            Ok(exit) => match self::offset(cx).await {
+            // The first sample after a correction may still be the old one.
+            Ok(exit) => match self::offset(cx, 3).await {
                 Ok(Some(now)) if now.abs() <= CLOCK_OFF => finding("T2-02", what, Fixed, "set by the time service"),
                 Ok(_) | Err(_) => finding(
                     "T2-02",
@@ -147,8 +148,10 @@ fn unmeasured(why: &str) -> Finding {
     finding("T2-02", "unavailable: the clock's offset was not measured", Reported, why)
 }
 
-async fn offset(cx: &Cx<'_>) -> Result<Option<f64>, PlatformError> {
-    let args = ["/stripchart", "/computer:time.windows.com", "/samples:1", "/dataonly"].map(str::to_owned);
+/// The last of `samples` measurements, in seconds.
+async fn offset(cx: &Cx<'_>, samples: u32) -> Result<Option<f64>, PlatformError> {
+    let samples = format!("/samples:{samples}");
+    let args = ["/stripchart", "/computer:time.windows.com", &samples, "/dataonly"].map(str::to_owned);
     let exit = cx.platform.run(cx.run, Program::W32tm, &args, MINUTE).await?;
     Ok(output::clock_offset(&exit.stdout))
 }
