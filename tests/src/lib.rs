@@ -1,4 +1,5 @@
 //! What the tests share: real processes, private databases, in-process fleets. Fakes live here and in `simulator/` only.
 
+pub mod fleet;
 pub mod postgres;
 pub mod process;
