@@ -84,8 +84,9 @@ pub async fn enroll(enrollment: Enrollment<'_>, token: &str) -> Result<Enrolled,
 }
 
 fn refused(error: LinkError) -> EnrollError {
-    match error {
-        LinkError::Barred { reason } => EnrollError::TokenRefused { reason },
-        other => EnrollError::Link(other),
+    if let LinkError::Barred { reason } = error {
+        EnrollError::TokenRefused { reason }
+    } else {
+        EnrollError::Link(error)
     }
 }

@@ -105,9 +105,15 @@ impl Default for Link {
 pub(super) fn read(path: &Path, text: &str) -> Result<File, ConfigError> {
     toml::from_str(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start.min(text.len()));
-        let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let before = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count();
         let message = error.message().replace('\n', " ");
-        ConfigError::Syntax { path: path.to_owned(), line, message }
+        // A value's own message does not say whose value it is.
+        let key = text.lines().nth(before).and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
+        let message = match key.filter(|key| !key.starts_with('#') && !message.contains(*key)) {
+            Some(key) => format!("key {key}: {message}"),
+            None => message,
+        };
+        ConfigError::Syntax { path: path.to_owned(), line: before + 1, message }
     })
 }
 

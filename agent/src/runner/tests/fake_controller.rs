@@ -37,6 +37,9 @@ use uuid::Uuid;
 
 use crate::{identity::Identity, link::ServerRoot};
 
+/// Year, month, day.
+pub type Day = (i32, u8, u8);
+
 pub const TOKEN: &str = "let-me-in";
 
 /// What the agent said, in the order in which it was answered.
@@ -57,6 +60,8 @@ pub struct Mood {
     pub new_epoch_once: bool,
     pub banned: bool,
     pub deny_begin: bool,
+    /// Answer no `Begin`.
+    pub busy_at_begin: bool,
     /// Refuse outcomes of this KB one by one.
     pub reject_kb: Option<u32>,
     /// Refuse every report that holds this KB, whole.
@@ -95,6 +100,8 @@ struct State {
     calls: watch::Sender<Vec<Call>>,
     directives: Mutex<Option<mpsc::Sender<Result<v1::Directive, Status>>>>,
     connections: Mutex<Vec<AbortHandle>>,
+    /// The newest device.
+    device: Mutex<Option<DeviceId>>,
 }
 
 /// A running fake controller; ends with the runtime of its test.
@@ -138,6 +145,7 @@ impl FakeController {
             calls: watch::Sender::new(Vec::new()),
             directives: Mutex::default(),
             connections: Mutex::default(),
+            device: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -189,8 +197,8 @@ impl FakeController {
         self.direct(v1::directive::Kind::Order(v1::Order { note })).await;
     }
 
-    /// An identity as enrolment would give it, valid between the two days (year, month, day).
-    pub fn identity(&self, from: (i32, u8, u8), to: (i32, u8, u8)) -> Identity {
+    /// An identity as enrolment would give it, valid between the two days.
+    pub fn identity(&self, from: Day, to: Day) -> Identity {
         let (key_der, csr_der) = crate::identity::new_key().expect("a key");
         let chain = self.state.issue(&csr_der, DeviceId(Uuid::new_v4()), Some((from, to)));
         Identity::new(key_der, vec![chain], 1).expect("an identity")
@@ -202,7 +210,8 @@ impl State {
         self.calls.send_modify(|calls| calls.push(call));
     }
 
-    fn issue(&self, csr_der: &[u8], device: DeviceId, life: Option<((i32, u8, u8), (i32, u8, u8))>) -> Vec<u8> {
+    fn issue(&self, csr_der: &[u8], device: DeviceId, life: Option<(Day, Day)>) -> Vec<u8> {
+        *self.device.lock().expect("no test panicked") = Some(device);
         let csr = rcgen::CertificateSigningRequestParams::from_der(&csr_der.to_vec().into()).expect("a request");
         let mut params = rcgen::CertificateParams::default();
         let name = format!("fleetmend://{}/device/{device}", self.fleet);
@@ -257,8 +266,11 @@ impl AgentService for Api {
     type SubscribeStream = ReceiverStream<Result<v1::Directive, Status>>;
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
-        self.0.log(Call::Renew { generation: request.get_ref().generation });
-        Err(Status::unavailable("not now"))
+        let request = request.into_inner();
+        self.0.log(Call::Renew { generation: request.generation });
+        let device = self.0.device.lock().expect("no test panicked").ok_or_else(|| Status::not_found("device"))?;
+        let certificate_chain = vec![self.0.issue(&request.csr_der, device, None).into()];
+        Ok(Response::new(v1::RenewResponse { certificate_chain, generation: request.generation + 1 }))
     }
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
@@ -320,6 +332,10 @@ impl AgentService for Api {
         let request = request.into_inner();
         let (first, denied) = {
             let mut mood = self.0.mood.lock().expect("no test panicked");
+            if mood.busy_at_begin {
+                self.0.log(Call::Begin { newest: Position { epoch: request.epoch, seq: request.seq } });
+                return Err(Status::unavailable("the database is away"));
+            }
             (mood.at_begin.take(), mood.deny_begin)
         };
         if let Some(first) = first {

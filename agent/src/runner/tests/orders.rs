@@ -168,3 +168,21 @@ async fn a_refresh_sends_the_condition_and_what_is_new() {
     controller.until("a second condition", conditions).await;
     agent.stop().await;
 }
+
+#[tokio::test]
+async fn begin_is_asked_until_it_is_answered_and_a_cancelled_order_never_begins() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    let (agent, device) = connected(&controller, &pc).await;
+    controller.mood().busy_at_begin = true;
+    let begins = |calls: &[Call]| calls.iter().filter(|it| matches!(it, Call::Begin { .. })).count();
+    let text = order(&controller, device, 1, Action::Retry);
+    controller.order(&text).await;
+    controller.until("begin asked again", |calls| begins(calls) >= 3).await;
+    let order_id = text.order.0.as_bytes().to_vec().into();
+    controller.direct(Kind::Cancel(v1::Cancel { order_id, fence: 1 })).await;
+    assert_eq!(until_ended(&controller, 1).await, [(OrderPhase::Cancelled, None)]);
+    controller.mood().busy_at_begin = false;
+    controller.order(&order(&controller, device, 2, Action::Retry)).await;
+    assert_eq!(until_ended(&controller, 2).await[1], (OrderPhase::Unavailable, None));
+    agent.stop().await;
+}

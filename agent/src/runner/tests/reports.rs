@@ -3,7 +3,12 @@
 use std::fs;
 
 use super::*;
-use crate::{cli::report, detect, identity::Identity, outbox::Outbox, state::AgentDb};
+use crate::{
+    cli::report,
+    detect,
+    identity::Identity,
+    runner::{DataDir, enroll_once},
+};
 
 const KB: u32 = 5_000_000;
 
@@ -65,8 +70,8 @@ async fn what_was_not_acknowledged_survives_a_power_loss() {
     pc.record(KB + 4..KB + 5);
     controller.until_stored(5).await;
     agent.stop().await;
-    let db = AgentDb::open(&pc.data().join("agent.db"), fleetmend_proto::clock::wall_now()).await.expect("opens");
-    assert_eq!(Outbox::new(db).pending().await.expect("reads").outcomes, 0);
+    let positions: Vec<_> = controller.stored().into_keys().collect();
+    assert_eq!(positions, [(1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]);
 }
 
 #[tokio::test]
@@ -115,7 +120,9 @@ async fn collected_logs_are_sent_once_however_often_they_are_given() {
     let mut config = agent.config(&controller);
     config.enrollment_token_file = Some(agent.token());
     let collected_pc = CollectedPc::open(Some(&pc.logs())).expect("a folder");
-    super::super::enroll_once(&config, &collected_pc).await.expect("enrols");
+    let lock = DataDir::lock(&config.data_dir).expect("nobody else");
+    enroll_once(&config, &collected_pc).await.expect("enrols");
+    drop(lock);
     pc.record(KB..KB + 3);
     let first =
         report::send(&config, &collected_pc, &detect::outcomes_in(&pc.logs()).expect("reads")).await.expect("sent");

@@ -123,3 +123,24 @@ async fn a_call_that_is_never_answered_ends() {
     let error = within(Duration::from_millis(1), &channel, never).await.expect_err("answered");
     assert!(matches!(error, LinkError::NoAnswer { .. }));
 }
+
+#[tokio::test]
+async fn a_certificate_past_half_of_its_life_is_renewed_and_used() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    let old = controller.identity((2020, 1, 1), (2027, 12, 31));
+    std::fs::create_dir(pc.data()).expect("a folder");
+    old.save(&pc.data()).expect("saves");
+    pc.record(5_200_000..5_200_001);
+    let agent = pc.start(&controller);
+    controller
+        .until("a connection after the renewal", |calls| {
+            let renewed = calls.iter().position(|it| *it == Call::Renew { generation: 1 });
+            renewed.is_some_and(|at| hellos(&calls[at..]) > 0)
+        })
+        .await;
+    controller.until_stored(1).await;
+    agent.stop().await;
+    let new = Identity::load(&pc.data()).expect("readable").expect("is there");
+    assert_eq!((new.device(), new.generation()), (old.device(), 2));
+    assert!(new.not_after() > old.not_after());
+}
