@@ -20,6 +20,7 @@ use super::{
 use crate::{
     nudge::Nudges,
     pki::Issuer,
+    reconcile::renew,
     store::{Begin, OrderProgress, Renewal, Renewed, Store, StoreError},
     streams::Streams,
 };
@@ -104,6 +105,12 @@ impl AgentService for AgentApi {
             .map_err(|error| from_store("subscribe", &error))?;
         let directives = Directives::open(device, stream_epoch, self.streams.clone(), self.store.clone());
         self.nudges.dispatch();
+        if !hello.running_order.is_empty()
+            && let Err(error) = renew::at_return(&self.store, &self.streams, device).await
+        {
+            // The renewing loop tells it in its own time.
+            tracing::warn!(device_id = %device, error = &error as &dyn std::error::Error, "lease not renewed at once");
+        }
         Ok(Response::new(directives))
     }
 

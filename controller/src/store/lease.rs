@@ -61,6 +61,41 @@ impl Store {
         Ok(rows.into_iter().map(|(order, device)| (OrderId(order), DeviceId(device))).collect())
     }
 
+    /// Orders that devices with an open session at this replica have begun and not ended.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn orders_begun(&self, replica: &str) -> Result<Vec<(OrderId, DeviceId, Fence)>, StoreError> {
+        let rows: Vec<(Uuid, Uuid, i64)> = on!(self.db, pool => sqlx::query_as(
+            "SELECT o.id, o.device_id, o.fence FROM orders o JOIN sessions s ON s.device_id = o.device_id \
+             JOIN devices d ON d.id = o.device_id \
+             WHERE o.state IN ('running', 'awaiting_reboot', 'awaiting_return') AND o.fence IS NOT NULL \
+             AND s.replica = $1 AND s.closed_at IS NULL AND d.state <> 'banned'",
+        )
+        .bind(replica)
+        .fetch_all(pool)
+        .await)
+        .during("orders begun")?;
+        Ok(rows.into_iter().map(|(order, device, fence)| (OrderId(order), DeviceId(device), Fence(fence))).collect())
+    }
+
+    /// The order that a device has begun and not ended.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn order_begun_of(&self, device: DeviceId) -> Result<Option<(OrderId, Fence)>, StoreError> {
+        let row: Option<(Uuid, i64)> = on!(self.db, pool => sqlx::query_as(
+            "SELECT o.id, o.fence FROM orders o JOIN devices d ON d.id = o.device_id \
+             WHERE o.device_id = $1 AND o.state IN ('running', 'awaiting_reboot', 'awaiting_return') \
+             AND o.fence IS NOT NULL AND d.state <> 'banned'",
+        )
+        .bind(device.0)
+        .fetch_optional(pool)
+        .await)
+        .during("order begun")?;
+        Ok(row.map(|(order, fence)| (OrderId(order), Fence(fence))))
+    }
+
     /// Claims one queued order: raises the device's fence, signs the text with it and keeps the exact bytes.
     /// `None` = it is not queued any more, has expired, or its device is banned.
     ///
