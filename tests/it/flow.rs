@@ -20,7 +20,7 @@ const SOON: Duration = Duration::from_secs(15);
 
 fn update() -> UpdateRef {
     UpdateRef {
-        update_id: Some(uuid::Uuid::from_u128(0x5999_991)),
+        update_id: Some(uuid::Uuid::from_u128(0x0599_9991)),
         revision: 200,
         kb: Some(Kb(5_999_991)),
         title: "2026-01 Cumulative Update (KB5999991)".to_owned(),

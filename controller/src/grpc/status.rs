@@ -19,7 +19,14 @@ pub fn from_store(operation: &'static str, error: &StoreError) -> Status {
     match error {
         StoreError::NotFound { .. } => Status::not_found(error.to_string()),
         StoreError::Conflict { .. } => Status::aborted(error.to_string()),
-        other => {
+        other @ (StoreError::BadUrl { .. }
+        | StoreError::Unreachable { .. }
+        | StoreError::Busy { .. }
+        | StoreError::NewerSchema { .. }
+        | StoreError::OlderSchema { .. }
+        | StoreError::OtherFleet { .. }
+        | StoreError::Corrupt { .. }
+        | StoreError::Database { .. }) => {
             tracing::error!(operation, error = other as &dyn std::error::Error, "store call failed");
             Status::unavailable(format!("{operation}: the controller's database is not reachable"))
         }

@@ -115,9 +115,12 @@ impl Listener {
             let addr = socket.local_addr()?;
             Ok(Self { name, socket, addr })
         };
-        bound().map_err(|source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => BindError::Taken { name, addr },
-            _ => BindError::Refused { name, addr, source },
+        bound().map_err(|source: io::Error| {
+            if source.kind() == io::ErrorKind::AddrInUse {
+                BindError::Taken { name, addr }
+            } else {
+                BindError::Refused { name, addr, source }
+            }
         })
     }
 

@@ -79,9 +79,11 @@ async fn titles_and_times_come_back_as_they_were(world: World) {
     assert_eq!(incident.opened_at, received);
     assert_eq!((incident.code, incident.raw_code), (odd.code, odd.raw_code));
     let story = world.store.incident_timeline(incident.id).await.expect("a timeline");
-    let told = story.iter().find_map(|moment| match &moment.what {
-        MomentKind::Outcome { position, outcome } => Some((*position, outcome.clone())),
-        _ => None,
+    let told = story.iter().find_map(|moment| {
+        if let MomentKind::Outcome { position, outcome } = &moment.what {
+            return Some((*position, outcome.clone()));
+        }
+        None
     });
     assert_eq!(told, Some((Position { epoch: 1, seq: 1 }, odd)));
 }

@@ -128,10 +128,11 @@ impl World {
     /// Decides that the incident gets this action; gives the order.
     pub async fn order(&self, incident: IncidentId, action: Action, now: DateTime<Utc>) -> OrderId {
         let due = self.due_of(incident, now).await;
-        match self.apply(due, Next::Order { action }, now).await {
-            DecisionApplied::Applied { order: Some(order) } => order,
-            other => panic!("no order was placed: {other:?}"),
+        let applied = self.apply(due, Next::Order { action }, now).await;
+        if let DecisionApplied::Applied { order: Some(order) } = applied {
+            return order;
         }
+        panic!("no order was placed: {applied:?}");
     }
 
     pub async fn lease(&self, order: OrderId, now: DateTime<Utc>) -> Option<Leased> {

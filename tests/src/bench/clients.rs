@@ -334,7 +334,7 @@ fn failed(seq: i64, code: u32) -> v1::Outcome {
     v1::Outcome {
         seq,
         update: Some(v1::UpdateRef {
-            update_id: prost::bytes::Bytes::copy_from_slice(Uuid::from_u128(0x5999_991).as_bytes()),
+            update_id: prost::bytes::Bytes::copy_from_slice(Uuid::from_u128(0x0599_9991).as_bytes()),
             revision: 200,
             kb: 5_999_991,
             title: "2026-01 Cumulative Update for Windows 11 Version 24H2 for x64-based Systems (KB5999991)".into(),

@@ -155,14 +155,14 @@ impl Store {
     }
 
     async fn verifications(&self, incident: IncidentId) -> Result<Vec<Moment>, StoreError> {
-        let rows: Vec<(DateTime<Utc>, Option<Uuid>, String, Option<i64>, Option<i64>)> =
-            on!(self.db, pool => sqlx::query_as(
+        type Row = (DateTime<Utc>, Option<Uuid>, String, Option<i64>, Option<i64>);
+        let rows: Vec<Row> = on!(self.db, pool => sqlx::query_as(
                 "SELECT at, order_id, verdict, epoch, seq FROM verifications WHERE incident_id = $1 ORDER BY id",
             )
             .bind(incident.0)
             .fetch_all(pool)
             .await)
-            .during("incident timeline")?;
+        .during("incident timeline")?;
         rows.into_iter()
             .map(|(at, order, verdict, epoch, seq)| {
                 let what = MomentKind::Verification {
