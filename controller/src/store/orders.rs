@@ -302,18 +302,18 @@ pub(super) async fn settle(tx: &mut Tx, ended: &[Live], actor: &Actor, now: Date
         moved
     });
     incidents::save(tx, &incidents).await?;
-    let log: Vec<_> = ended
-        .iter()
-        .map(|order| {
-            let data = serde_json::json!({ "state": order.state, "detail": order.detail, "refusal": order.refusal });
-            Change::new(actor, "order_ended", now)
-                .device(order.device())
-                .incident(order.incident())
-                .order(order.order())
-                .data(&data)
-        })
-        .collect();
+    let log: Vec<_> = ended.iter().map(|order| ended_change(order, actor, now)).collect();
     events::append(tx, &log).await
+}
+
+/// What is appended for an order that has ended, whoever ended it.
+pub(super) fn ended_change(order: &Live, actor: &Actor, now: DateTime<Utc>) -> Change {
+    let data = serde_json::json!({ "state": order.state, "detail": order.detail, "refusal": order.refusal });
+    Change::new(actor, "order_ended", now)
+        .device(order.device())
+        .incident(order.incident())
+        .order(order.order())
+        .data(&data)
 }
 
 /// Cancels orders that have not begun. The caller holds the lock on their devices.

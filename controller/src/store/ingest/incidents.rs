@@ -321,6 +321,7 @@ async fn close(
                 && order.take(order::Event::Cancelled, *at).is_ok()
             {
                 "the update was installed before the order began".clone_into(&mut order.detail);
+                log.push(orders::ended_change(order, &Actor::Device(live.device()), *at));
                 changed.insert(order.id);
             }
         }
