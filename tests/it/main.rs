@@ -1,6 +1,7 @@
 //! The one integration-test binary: a module a theme, so that the workspace links once.
 
 mod drawing;
+mod faults;
 mod flow;
 mod scenarios;
 mod store;

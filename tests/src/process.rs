@@ -74,17 +74,20 @@ impl Process {
         if self.child.try_wait()?.is_none() {
             kill(self.pid(), Signal::SIGTERM)?;
         }
+        self.wait(limit)
+    }
+
+    /// Waits for its end and gives its exit code.
+    ///
+    /// # Errors
+    /// When it has not ended after `limit`.
+    pub fn wait(&mut self, limit: Duration) -> anyhow::Result<Option<i32>> {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status.code());
             }
-            ensure!(
-                started.elapsed() < limit,
-                "{} did not end within {limit:?} of SIGTERM: {}",
-                self.name,
-                self.tail()
-            );
+            ensure!(started.elapsed() < limit, "{} did not end within {limit:?}: {}", self.name, self.tail());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
