@@ -3,5 +3,6 @@
 mod drawing;
 mod faults;
 mod flow;
+mod limits;
 mod scenarios;
 mod store;
