@@ -86,7 +86,7 @@ impl Init {
         block_on(prepare(&fleet, &token))?.map_err(|error| {
             store_failure(&error).hint(format!(
                 "keys and configuration are made; then `fleetmend migrate --config {0}` and `fleetmend token new --operator \
-                 --role admin --name NAME --config {0}`",
+                 --name NAME --config {0}`",
                 fleet.config_file.display()
             ))
         })?;
@@ -114,7 +114,7 @@ async fn prepare(fleet: &Initialised, token: &str) -> Result<(), StoreError> {
         let row = NewApiToken {
             hash: secret::hash(token),
             name: FIRST_TOKEN_NAME.to_owned(),
-            role: Role::Admin.word().to_owned(),
+            role: Role::Operator.word().to_owned(),
             expires_at: now + FIRST_TOKEN_LIFE,
             created_by: FIRST_TOKEN_NAME.to_owned(),
             now,

@@ -165,6 +165,10 @@ impl<S: Sync + Send, T: DeserializeOwned> FromRequest<S> for Body<T> {
                 Problem::wrong_field("body", "ended early")
             }
         })?;
+        // An array would fill the fields by position.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Problem::wrong_field("body", "must be a JSON object"));
+        }
         serde_json::from_slice(&bytes).map(Self).map_err(|error| Problem::wrong_field("body", error))
     }
 }

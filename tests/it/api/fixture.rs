@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
 use fleetmend_controller::{
+    config::DrainSettings,
     http::{ApiState, Role, router},
     nudge::Nudges,
     secret,
@@ -72,7 +73,7 @@ impl Fleet {
             clock: Arc::new(SystemClock),
             catalogue: Catalogue::embedded(),
             nudges: Nudges::default(),
-            streams: Streams::default(),
+            streams: Streams::new(DrainSettings::default()),
         };
         Self { _dir: dir, state, viewer, operator, admin, expired, revoked, enrollment }
     }
@@ -95,6 +96,7 @@ impl Fleet {
     /// The device reports that an update failed; returns the incident.
     pub async fn failure(&self, device: DeviceId, seq: i64, kb: u32) -> IncidentId {
         let now = wall_now();
+        let row = self.state.store.device_get(device).await.expect("the device is read").expect("it is enrolled");
         let outcome = Outcome {
             update: UpdateRef {
                 update_id: Some(Uuid::from_u128(u128::from(kb))),
@@ -115,7 +117,7 @@ impl Fleet {
             device,
             epoch: 1,
             outcomes: vec![(seq, outcome)],
-            condition: Some(condition()),
+            condition: Some(condition(row.name, row.serial)),
             received_at: now,
         };
         self.state.store.reports_record(vec![report]).await.expect("the report is recorded");
@@ -227,11 +229,11 @@ async fn enroll(store: &Store, token: &str, name: &str) -> DeviceId {
     device
 }
 
-fn condition() -> Condition {
+fn condition(computer_name: String, serial: String) -> Condition {
     Condition {
         collected_at: wall_now(),
-        computer_name: "PC".to_owned(),
-        serial: "SN".to_owned(),
+        computer_name,
+        serial,
         smbios_uuid: None,
         ek_hash: None,
         os_build: 26100,
