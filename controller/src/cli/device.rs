@@ -2,7 +2,7 @@
 
 use std::{io::Read as _, path::PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use fleetmend_proto::DeviceId;
 
 use super::{
@@ -68,9 +68,9 @@ pub struct Show {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("whom").required(true).args(["device", "serials"])))]
 pub struct Approve {
     /// The device's id
-    #[arg(required_unless_present = "serials", conflicts_with = "serials")]
     device: Option<DeviceId>,
     /// File of serial numbers, one a line (`-` = standard input)
     #[arg(long, value_name = "FILE")]

@@ -8,9 +8,7 @@ use fleetmend_controller::{
     http::{ApiState, Role, router},
     nudge::Nudges,
     secret,
-    store::{
-        DecisionApplied, DecisionMade, DeviceReport, Enrolling, NewApiToken, NewToken, PageRequest, Store,
-    },
+    store::{DecisionApplied, DecisionMade, DeviceReport, Enrolling, NewApiToken, NewToken, PageRequest, Store},
     streams::Streams,
 };
 use fleetmend_domain::{
@@ -139,9 +137,9 @@ impl Fleet {
             })
             .collect();
         let applied = store.decisions_apply(made, &policy, now).await.expect("decisions are applied");
-        let order = |applied: DecisionApplied| match applied {
-            DecisionApplied::Applied { order } => order,
-            other => panic!("a decision was not applied: {other:?}"),
+        let order = |applied: DecisionApplied| {
+            let DecisionApplied::Applied { order } = applied else { panic!("a decision was not applied: {applied:?}") };
+            order
         };
         applied.into_iter().filter_map(order).collect()
     }

@@ -76,11 +76,11 @@ async fn bodies_are_checked_to_the_last_field() {
         (&serials, json!({}), &["body"]),
         (&serials, json!({ "serials": [] }), &["serials"]),
         (&serials, json!({ "serials": vec!["x"; 1001] }), &["serials"]),
-        (&serials, json!({ "serials": ["ok", "", "a\u{1b}b", "x".repeat(200)] }), &[
-            "serials[1]",
-            "serials[2]",
-            "serials[3]",
-        ]),
+        (
+            &serials,
+            json!({ "serials": ["ok", "", "a\u{1b}b", "x".repeat(200)] }),
+            &["serials[1]", "serials[2]", "serials[3]"],
+        ),
     ];
     for (path, body, wrong) in cases {
         let answer = fleet.post(&fleet.operator, path, body.clone()).await;
