@@ -3,10 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use fleetmend_simulator::cli::Cli;
+use fleetmend_simulator::cli::{self, Cli};
 
 fn main() -> ExitCode {
     // One provider for every TLS end of this process, in both directions.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Cli::parse().run()
+    match Cli::try_parse() {
+        Ok(cli) => cli.run(),
+        Err(error) => cli::after_parse(&error),
+    }
 }

@@ -12,16 +12,26 @@ use crate::{
     fleet::MAX_FULL,
 };
 
+const EXAMPLES: &str = "Examples:
+  fleetmend-sim demo                                 until Ctrl-C, then a summary as a table
+  fleetmend-sim demo --for 60s --output json         a minute; standard output holds only the object
+  fleetmend-sim demo --devices 50 --seed 7 --keep /tmp/fleet
+  fleetmend-sim demo --database-url postgres://fleetmend@localhost/demo
+
+What is simulated and what is not: the PCs are models (services, caches, component store, restarts, hidden causes,
+Windows' own record files); agent, protocol, mutual TLS, controller and database are the real ones.";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct DemoArgs {
     /// Simulated PCs, 1 to 1000.
     #[arg(long, value_name = "N", default_value_t = 200)]
     devices: u32,
     /// Fixes devices, hidden causes and what each step comes to.
-    #[arg(long, value_name = "NUMBER", default_value_t = 42)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 42, allow_hyphen_values = true)]
     seed: u64,
-    /// Domain seconds a real second; at the default a climb from tier 1 to 5 ends within a minute.
-    #[arg(long, value_name = "FACTOR", default_value_t = DEFAULT_SPEED)]
+    /// Domain seconds a real second, 0.001 to 1000000; at the default a climb from tier 1 to 5 ends within a minute.
+    #[arg(long, value_name = "FACTOR", default_value_t = DEFAULT_SPEED, allow_hyphen_values = true)]
     speed: f64,
     /// How long new failures arrive, like 60s or 2m; without it until Ctrl-C.
     #[arg(long = "for", value_name = "TIME", value_parser = duration)]
@@ -81,8 +91,14 @@ fn settings(args: DemoArgs) -> Result<DemoSettings, String> {
     {
         return Err(format!("--database-url {url:?}: expected sqlite://FILE or postgres://USER@HOST/DATABASE"));
     }
-    if let Some(dir) = args.keep.as_ref().filter(|dir| dir.exists() && !dir.is_dir()) {
-        return Err(format!("--keep {}: this is a file, give a folder", dir.display()));
+    if let Some(dir) = &args.keep {
+        let shown = dir.display();
+        if dir.exists() && !dir.is_dir() {
+            return Err(format!("--keep {shown}: this is a file, give a folder"));
+        }
+        if dir.join("fleetmend.toml").exists() {
+            return Err(format!("--keep {shown}: an earlier run is kept there, give another folder"));
+        }
     }
     let announce = match args.output {
         Output::Table => |text: &str| println!("{text}"),

@@ -49,6 +49,7 @@ pub async fn run(args: FleetArgs, stop: CancellationToken) -> ExitCode {
 }
 
 async fn load(args: FleetArgs, stop: CancellationToken) -> anyhow::Result<()> {
+    raise_open_files()?;
     let config = Config::load(&args.agent_config).context("the agents' configuration")?;
     let token = std::fs::read_to_string(&args.token_file)
         .with_context(|| format!("reading the token in {}", args.token_file.display()))?;
@@ -82,6 +83,13 @@ async fn load(args: FleetArgs, stop: CancellationToken) -> anyhow::Result<()> {
     }
     println!("{reports} reports acknowledged, {orders} orders answered");
     Ok(())
+}
+
+/// A device is a socket: as many files as the system allows.
+fn raise_open_files() -> anyhow::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("reading the limit of open files")?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raising the limit of open files")
 }
 
 /// Enrols, waiting where the controller has had enough for a moment.

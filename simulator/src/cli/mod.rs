@@ -112,10 +112,21 @@ fn stop_at_signal(stop: &CancellationToken) -> io::Result<()> {
     Ok(())
 }
 
-/// The command line is wrong: exit code 64.
+/// Help and version were asked for, or the command line is wrong.
+#[must_use]
+pub fn after_parse(error: &clap::Error) -> ExitCode {
+    // A closed pipe is the reader's wish.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// `EX_USAGE` of `sysexits.h`, as the product's other programs use it.
+const USAGE: u8 = 64;
+
+/// The command line is wrong.
 fn usage(message: &str) -> ExitCode {
     eprintln!("error: {message}");
-    ExitCode::from(64)
+    ExitCode::from(USAGE)
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

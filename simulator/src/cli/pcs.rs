@@ -1,5 +1,5 @@
-//! `fleetmend-sim pcs`: a process of simulated PCs whose folders outlive it. For the fault tests: killing it is a power
-//! failure of all its PCs, starting it again switches them on as they were left.
+//! `fleetmend-sim pcs`: a process of simulated PCs whose folders outlive it. For the fault tests: killing it kills all its
+//! agents at once, and starting it again finds the PCs as they were, in the same boot.
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 

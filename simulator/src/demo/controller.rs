@@ -59,6 +59,8 @@ impl DemoController {
         config.policy.posture = Posture::Recommended;
         let raised = raise_rates(&mut config, settings.devices, settings.speed);
         write_packages(&config.packages).context("writing the demo's packages")?;
+        // A service waits for its database; somebody who tries a demo wants to hear what is wrong.
+        Store::connect(config.database.expose()).await?.close().await;
         let shutdown = CancellationToken::new();
         let domain_now = clock.now();
         let running = Controller::start(config.clone(), clock, shutdown.clone()).await?;

@@ -55,7 +55,10 @@ pub async fn run(settings: DemoSettings, stop: CancellationToken) -> anyhow::Res
         (None, None) => anyhow::bail!("no folder to work in"),
     };
     let clock = Arc::new(ScaledClock::starting_now(settings.speed)?);
-    let controller = DemoController::start(&dir, &settings, clock.clone()).await?;
+    let controller = tokio::select! {
+        started = DemoController::start(&dir, &settings, clock.clone()) => started?,
+        () = stop.cancelled() => anyhow::bail!("stopped before the controller was up"),
+    };
     (settings.announce)(&controller.announcement());
     let outcome = with_fleet(&settings, &dir, &clock, &controller, &stop).await;
     let url = controller.database_url();
