@@ -48,6 +48,9 @@ pub struct List {
     /// Only devices in this state: active, quarantined, banned, ...
     #[arg(long, value_name = "STATE")]
     state: Option<String>,
+    /// Only devices whose name begins with this
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
     /// At most this many [default: all]
     #[arg(long, value_name = "N")]
     limit: Option<u32>,
@@ -109,7 +112,8 @@ impl DeviceCommand {
 
 impl List {
     fn run(self) -> Result<(), Failure> {
-        let devices: Vec<Device> = self.connection.open()?.list("/devices", &[("state", self.state)], self.limit)?;
+        let devices: Vec<Device> =
+            self.connection.open()?.list("/devices", &[("state", self.state), ("name", self.name)], self.limit)?;
         self.output.print(&devices, |devices| {
             table(
                 &["ID", "NAME", "SERIAL", "STATE", "RING", "CONNECTED", "LAST SEEN", "BUILD", "AUTHORITY"],

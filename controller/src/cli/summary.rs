@@ -24,7 +24,8 @@ impl Summary {
         let counts: Counts = self.connection.open()?.get("/summary", &[])?;
         self.output.print(&counts, |counts| {
             let by_state = |map: &std::collections::BTreeMap<String, i64>| {
-                map.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ")
+                let parts: Vec<_> = map.iter().map(|(state, count)| format!("{count} {state}")).collect();
+                if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
             };
             let text = fields([
                 ("Devices", by_state(&counts.devices)),

@@ -251,7 +251,13 @@ impl List {
 impl Revoke {
     fn run(self) -> Result<(), Failure> {
         let (id, by) = (self.id, this_person());
-        self.local.with_store(|store| async move { revoke(&store, id, &by).await })?;
+        self.local.with_store(|store| async move { revoke(&store, id, &by).await }).map_err(|failure| {
+            if failure.code() == Code::NotFound {
+                Failure::new(Code::NotFound, format_args!("there is no token {id}")).hint("see `fleetmend token list`")
+            } else {
+                failure
+            }
+        })?;
         line(&format!("token {id} is revoked"))
     }
 }

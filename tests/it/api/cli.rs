@@ -158,6 +158,7 @@ async fn an_operators_day_on_the_command_line() {
 
     let devices = json_of(&run(&["device", "list", "-o", "json"]).await);
     assert_eq!(devices.as_array().map(Vec::len), Some(2));
+    assert_eq!(json_of(&run(&["device", "list", "--name", "PC-2", "-o", "json"]).await)[0]["id"], quarantined);
     let one = json_of(&run(&["device", "list", "--limit", "1", "-o", "json"]).await);
     assert_eq!(one.as_array().map(Vec::len), Some(1));
     assert_eq!(json_of(&run(&["device", "show", &device, "-o", "json"]).await)["open_incidents"][0]["id"], incident);
