@@ -6,4 +6,5 @@ mod faults;
 mod flow;
 mod limits;
 mod scenarios;
+mod start;
 mod store;
