@@ -3,6 +3,7 @@
 use std::{str::FromStr as _, sync::Arc, time::Duration};
 
 use sqlx::{
+    ConnectOptions as _, Connection as _,
     postgres::{PgConnectOptions, PgPoolOptions},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -106,6 +107,10 @@ async fn open_postgres(url: &str, options: StoreOptions) -> Result<Db, sqlx::Err
             ("lock_timeout", "2s"),
             ("timezone", "UTC"),
         ]);
+    // The pool keeps trying until it gives up and then says only that: one connection of our own finds the cause at once.
+    let first =
+        tokio::time::timeout(ACQUIRE_TIMEOUT, settings.connect()).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+    let _ = first.close().await;
     let pool = PgPoolOptions::new()
         .max_connections(options.postgres_connections.max(2))
         .acquire_timeout(ACQUIRE_TIMEOUT)
