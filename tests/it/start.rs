@@ -61,7 +61,7 @@ fn init_makes_a_fleet_that_checks_out_and_says_where_everything_is() {
 
     let listed = fleetmend(&["token", "list", "--output", "json", "--config", text(&config)]);
     let tokens: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
-    assert_eq!(tokens.to_string().matches("\"admin\"").count(), 1, "{tokens}");
+    assert_eq!(tokens.as_array().map(Vec::len), Some(1), "{tokens}");
     let token = fs::read_to_string(data.join("operator.token")).expect("a token");
     assert!(token.starts_with("fm_") && !tokens.to_string().contains(token.trim()));
 }
