@@ -192,6 +192,7 @@ pub const ROWS: &[Row] = &[
         UpdateKind::Quality,
         &[
             reported(0x800F_0823, 2), // CBS_E_NEW_SERVICING_STACK_REQUIRED
+            reported(0x8024_6007, 3), // enters at 1: the whole climb
             reported(0x8024_2006, 2), // enters at 4
             reported(0x8007_3712, 1), // enters at 3
             reported(0x8007_0643, 1), // enters at 2
