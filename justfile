@@ -19,6 +19,10 @@ test *args:
 demo *args:
     cargo run --release --bin fleetmend-sim -- demo {{args}}
 
+# Proves that the fault tests can fail: promises are broken on purpose, and each one's test must turn red.
+sabotage:
+    tests/sabotage
+
 # What CI runs.
 ci:
     .ci/run

@@ -12,6 +12,7 @@ pub mod link;
 pub mod outbox;
 pub mod platform;
 pub mod runner;
+mod sabotage;
 pub mod state;
 pub mod verify;
 

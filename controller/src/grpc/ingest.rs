@@ -90,8 +90,28 @@ async fn commit_loop(store: Store, nudges: Nudges, mut waiting: mpsc::Receiver<W
             batch.push(next);
         }
         let (reports, answers): (Vec<_>, Vec<_>) = batch.drain(..).map(|it| (it.report, it.answer)).unzip();
+        #[cfg(feature = "sabotage")]
+        let answers = if crate::sabotage::Sabotage::AckBeforeCommit.is_on() {
+            acknowledge_first(&reports, answers).await
+        } else {
+            answers
+        };
         commit(&store, &nudges, reports, answers).await;
     }
+}
+
+/// Breaks the invariant, and leaves time for a kill between answer and commit.
+#[cfg(feature = "sabotage")]
+async fn acknowledge_first<E>(
+    reports: &[DeviceReport],
+    answers: Vec<oneshot::Sender<Result<ReportRecorded, E>>>,
+) -> Vec<oneshot::Sender<Result<ReportRecorded, E>>> {
+    for (report, answer) in reports.iter().zip(answers) {
+        let acked_seq = report.outcomes.iter().map(|(seq, _)| *seq).max().unwrap_or(0);
+        let _ = answer.send(Ok(ReportRecorded { acked_seq, ..ReportRecorded::default() }));
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    Vec::new()
 }
 
 async fn commit(

@@ -61,6 +61,11 @@ impl Store {
             .during("migrate")?;
             applied.push(migration.name);
         }
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::Sabotage::IndexDropped.is_on() {
+            let sql = "DROP INDEX IF EXISTS one_active";
+            within!(&mut tx, conn => sqlx::query(sql).execute(conn).await.map(|_| ())).during("migrate")?;
+        }
         tx.commit().await.during("migrate")?;
         Ok(applied)
     }

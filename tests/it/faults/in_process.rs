@@ -3,10 +3,10 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use chrono::TimeDelta;
 use fleetmend_agent::link::{ChannelSettings, ServerRoot};
 use fleetmend_controller::{
@@ -188,6 +188,20 @@ pub async fn next_order(
 pub fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>) {
     let status = answer.expect_err("it was allowed");
     assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
+}
+
+/// Polls until `done`.
+pub async fn wait_for(
+    what: &str,
+    limit: Duration,
+    mut done: impl AsyncFnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let started = Instant::now();
+    while !done().await? {
+        ensure!(started.elapsed() < limit, "waited {limit:?} for: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 /// A damaged component store: enters at tier 3, so that an order comes at once.

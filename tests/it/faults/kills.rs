@@ -62,7 +62,7 @@ async fn kill_nine(database: Option<String>) -> anyhow::Result<()> {
     }
     let kills = of_controller + of_agents;
     fleet.no_more_failures()?;
-    settle(&mut fleet).await?;
+    settle(&mut fleet, ENDED_AFTER).await?;
     fleet.stop_pcs()?;
     fleet.flush()?;
     fleet.stop_controller()?;
@@ -83,15 +83,15 @@ async fn kill_nine(database: Option<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the fleet goes on by itself: orders end again, and nothing is late any more, so that every loop came back
+/// Waits until the fleet goes on by itself: `least_ended` orders ended since, and nothing is late any more, so that every loop came back
 /// to what the kills interrupted.
-pub async fn settle(fleet: &mut Fleet) -> anyhow::Result<Duration> {
+pub async fn settle(fleet: &mut Fleet, least_ended: i64) -> anyhow::Result<Duration> {
     let before = ended_orders(fleet).await?;
     fleet
         .wait_for("orders end and nothing is overdue", SETTLING, async |it| {
             let (grace, wall_grace) = (it.domain(GRACE), TimeDelta::from_std(GRACE)?);
             let late = invariants::overdue(it.store(), it.clock().now(), wall_now(), grace, wall_grace).await?;
-            Ok(late.is_empty() && ended_orders(it).await? >= before + ENDED_AFTER)
+            Ok(late.is_empty() && ended_orders(it).await? - before >= least_ended)
         })
         .await
 }

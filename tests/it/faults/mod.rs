@@ -3,9 +3,13 @@
 //! group that runs one at a time.
 #![allow(clippy::expect_used, clippy::wildcard_enum_match_arm)]
 
+mod clock_jump;
+mod database;
+mod deliveries;
 mod in_process;
 mod invariants;
 mod kills;
 mod messages;
 mod processes;
+mod promises;
 mod rows;

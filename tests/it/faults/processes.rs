@@ -114,6 +114,15 @@ impl Fleet {
         TimeDelta::from_std(real.mul_f64(self.size.speed)).unwrap_or(TimeDelta::MAX)
     }
 
+    pub fn agent_config(&self) -> &Path {
+        &self.agent_config
+    }
+
+    /// An enrolment token that is good for all devices.
+    pub fn token(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(&self.token)?)
+    }
+
     pub fn processes(&self) -> u32 {
         self.size.processes
     }
