@@ -155,10 +155,10 @@ pub fn illegal_states(orders: &[OrderRow], incidents: &[IncidentRow]) -> Vec<Str
     let mut active: HashMap<DeviceId, OrderId> = HashMap::new();
     for order in orders {
         let mut wrong = |why: &str| violations.push(format!("order {} ({}): {why}", order.id, order.state));
-        if order.state.is_active() {
-            if let Some(other) = active.insert(order.device, order.id) {
-                wrong(&format!("order {other} of the same device is active too"));
-            }
+        if order.state.is_active()
+            && let Some(other) = active.insert(order.device, order.id)
+        {
+            wrong(&format!("order {other} of the same device is active too"));
         }
         if order.state.is_final() != order.ended_at.is_some() {
             wrong("state and ended_at disagree");
