@@ -94,17 +94,22 @@ CREATE TABLE sessions (
 );
 CREATE INDEX sessions_of_replica ON sessions (replica) WHERE closed_at IS NULL;
 
--- What was acknowledged: tells a repeated outcome from a new one.
+-- What was acknowledged: tells a repeated outcome from a new one, and finds the outcomes of a device or incident.
+-- installed_at: of successes, in Windows' own time.
 CREATE TABLE positions (
     device_id       UUID NOT NULL,
     epoch           BIGINT NOT NULL,
     seq             BIGINT NOT NULL,
     payload_hash    BIGINT NOT NULL,
+    outcome_id      UUID NOT NULL,
+    incident_id     UUID,
+    installed_at    TIMESTAMPTZ,
     PRIMARY KEY (device_id, epoch, seq)
 );
 
+-- Ids grow with time: new rows stand together at the end.
 CREATE TABLE outcomes (
-    id              BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id              UUID NOT NULL PRIMARY KEY,
     device_id       UUID NOT NULL,
     epoch           BIGINT NOT NULL,
     seq             BIGINT NOT NULL,
@@ -118,9 +123,6 @@ CREATE TABLE outcomes (
     received_at     TIMESTAMPTZ NOT NULL,
     update_ref      TEXT NOT NULL
 );
-CREATE INDEX outcomes_of_incident ON outcomes (incident_id, epoch, seq) WHERE incident_id IS NOT NULL;
-CREATE INDEX outcomes_installed ON outcomes (device_id, occurred_at)
-    WHERE operation = 'install' AND result IN ('succeeded', 'succeeded_with_errors');
 
 CREATE TABLE incidents (
     id              UUID NOT NULL PRIMARY KEY,

@@ -94,17 +94,22 @@ CREATE TABLE sessions (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sessions_of_replica ON sessions (replica) WHERE closed_at IS NULL;
 
--- What was acknowledged: tells a repeated outcome from a new one.
+-- What was acknowledged: tells a repeated outcome from a new one, and finds the outcomes of a device or incident.
+-- installed_at: of successes, in Windows' own time.
 CREATE TABLE positions (
     device_id       BLOB NOT NULL,
     epoch           INTEGER NOT NULL,
     seq             INTEGER NOT NULL,
     payload_hash    INTEGER NOT NULL,
+    outcome_id      BLOB NOT NULL,
+    incident_id     BLOB,
+    installed_at    TEXT,
     PRIMARY KEY (device_id, epoch, seq)
 ) STRICT, WITHOUT ROWID;
 
+-- Ids grow with time: new rows stand together at the end.
 CREATE TABLE outcomes (
-    id              INTEGER PRIMARY KEY,
+    id              BLOB NOT NULL PRIMARY KEY,
     device_id       BLOB NOT NULL,
     epoch           INTEGER NOT NULL,
     seq             INTEGER NOT NULL,
@@ -117,10 +122,7 @@ CREATE TABLE outcomes (
     occurred_at     TEXT NOT NULL,
     received_at     TEXT NOT NULL,
     update_ref      TEXT NOT NULL
-) STRICT;
-CREATE INDEX outcomes_of_incident ON outcomes (incident_id, epoch, seq) WHERE incident_id IS NOT NULL;
-CREATE INDEX outcomes_installed ON outcomes (device_id, occurred_at)
-    WHERE operation = 'install' AND result IN ('succeeded', 'succeeded_with_errors');
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE incidents (
     id              BLOB NOT NULL PRIMARY KEY,

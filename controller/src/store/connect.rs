@@ -13,6 +13,10 @@ use super::{Store, StoreError, engine::Db};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// A writer on SQLite waits for the ones before it; on PostgreSQL for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Devices write to the same pages again and again: a rarer checkpoint writes each of them back once (40 MB of log).
+const CHECKPOINT_PAGES: &str = "10000";
+/// Rows that SQLite's thread may be ahead of the task that reads them: a batch, so that it need not wait for it.
+const ROWS_BUFFERED: usize = 1024;
 const STATEMENTS_CACHED: usize = 256;
 
 /// How many connections to keep.
@@ -77,6 +81,7 @@ async fn open_sqlite(url: &str, options: StoreOptions) -> Result<Db, sqlx::Error
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true)
+        .row_buffer_size(ROWS_BUFFERED)
         .statement_cache_capacity(STATEMENTS_CACHED);
     // One connection for ever: its page and statement caches are the hot path.
     let write = SqlitePoolOptions::new()
@@ -86,7 +91,14 @@ async fn open_sqlite(url: &str, options: StoreOptions) -> Result<Db, sqlx::Error
         .max_lifetime(None)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .test_before_acquire(false)
-        .connect_with(settings.clone().pragma("cache_size", "-65536"))
+        .connect_with(
+            settings
+                .clone()
+                .pragma("cache_size", "-65536")
+                .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+                // What a statement would need to undo itself alone stays in memory: a crash undoes the transaction by the log.
+                .pragma("temp_store", "MEMORY"),
+        )
         .await?;
     let read = SqlitePoolOptions::new()
         .max_connections(options.sqlite_readers.max(1))

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Actor, IdRow, Page, PageRequest, Store, StoreError, device_ids,
-    engine::{Db, Tx, bulk_sql, on, within},
+    engine::{Db, Tx, bulk_fetch, bulk_sql, on, within},
     error::During as _,
     events::{self, Event},
     json_text,
@@ -215,14 +215,7 @@ impl Store {
         let actor = Actor::Person(by.to_owned());
         let mut tx = self.begin(operation).await?;
         let approved = match &selector {
-            Selector::Id(device) => {
-                lock(&mut tx, &device_ids([*device]))
-                    .await?
-                    .is_empty()
-                    .then(|| StoreError::not_found("device", device))
-                    .map_or(Ok(()), Err)?;
-                Approved { approved: vec![*device], remembered: Vec::new() }
-            }
+            Selector::Id(device) => Approved { approved: vec![*device], remembered: Vec::new() },
             Selector::Serials(serials) => approve_serials(&mut tx, serials, &actor, now).await?,
         };
         let ids = device_ids(approved.approved.iter().copied());
@@ -370,19 +363,29 @@ async fn approve_serials(
     Ok(Approved { approved: quarantined.map(|(id, _, _)| DeviceId(id)).collect(), remembered })
 }
 
-const LOCK: [&str; 2] =
-    bulk_sql!("SELECT d.id FROM " [id: uuid] " JOIN devices d ON d.id = r.id ORDER BY d.id FOR UPDATE OF d");
+const COUNT: [&str; 2] = bulk_sql!("SELECT COUNT(*) FROM " [id: uuid] " JOIN devices d ON d.id = r.id");
+const LOCK: [&str; 2] = bulk_sql!(
+    "SELECT COUNT(*) FROM (SELECT d.id FROM " [id: uuid] " JOIN devices d ON d.id = r.id ORDER BY d.id FOR UPDATE OF d) AS locked"
+);
 const KNOWN: [&str; 2] = bulk_sql!("SELECT d.id FROM " [id: uuid] " JOIN devices d ON d.id = r.id");
 
-/// Locks the rows of these devices until the transaction ends; returns the ones there are.
-pub(super) async fn lock(tx: &mut Tx, devices: &[IdRow]) -> Result<Vec<DeviceId>, StoreError> {
-    let rows = json_text(devices)?;
-    let ids: Vec<Uuid> = match tx {
-        Tx::Sqlite(tx) => sqlx::query_scalar(KNOWN[0]).bind(rows).fetch_all(&mut **tx).await,
-        Tx::Postgres(tx) => sqlx::query_scalar(LOCK[1]).bind(rows).fetch_all(&mut **tx).await,
+/// Locks the rows of these devices (each named once) until the transaction ends.
+/// SQLite has one writer and nothing to lock: there it only looks whether the devices exist.
+///
+/// [`StoreError::NotFound`] names one that does not.
+pub(super) async fn lock(tx: &mut Tx, devices: &[IdRow]) -> Result<(), StoreError> {
+    let (counted,): (i64,) = bulk_fetch_one(tx, devices).await?;
+    if usize::try_from(counted).ok() == Some(devices.len()) {
+        return Ok(());
     }
-    .during("device lock")?;
-    Ok(ids.into_iter().map(DeviceId).collect())
+    let known: Vec<(Uuid,)> = bulk_fetch!(tx, KNOWN, devices, "device lock")?;
+    let unknown = devices.iter().find(|row| !known.contains(&(row.id,)));
+    Err(StoreError::not_found("device", unknown.map_or(Uuid::nil(), |row| row.id)))
+}
+
+async fn bulk_fetch_one(tx: &mut Tx, devices: &[IdRow]) -> Result<(i64,), StoreError> {
+    let rows: Vec<(i64,)> = bulk_fetch!(tx, [COUNT[0], LOCK[1]], devices, "device lock")?;
+    rows.first().copied().ok_or_else(|| StoreError::corrupt("count", "no row"))
 }
 
 /// Reads a word of a closed vocabulary.

@@ -81,7 +81,7 @@ macro_rules! bulk_sql {
                 $before, "(SELECT ",
                 $crate::store::engine::json_column!($first, $first_type),
                 $(", ", $crate::store::engine::json_column!($name, $type),)*
-                " FROM json_each($1)) AS r ", $after
+                " FROM jsonb_each($1)) AS r ", $after
             ),
             concat!(
                 $before, "jsonb_to_recordset($1::jsonb) AS r(",

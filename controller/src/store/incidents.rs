@@ -144,22 +144,22 @@ pub(super) async fn save(tx: &mut Tx, rows: &[Live]) -> Result<(), StoreError> {
 }
 
 #[derive(FromRow)]
-pub(super) struct RawLive {
-    pub id: Uuid,
-    pub device_id: Uuid,
-    pub state: String,
-    pub tier: Option<i64>,
-    pub reason: Option<String>,
-    pub code: String,
-    pub raw_code: String,
-    pub last_failed_at: DateTime<Utc>,
-    pub failures: i64,
-    pub due_at: Option<DateTime<Utc>>,
-    pub deadline_at: Option<DateTime<Utc>>,
-    pub order_id: Option<Uuid>,
-    pub fixed_by: Option<i64>,
-    pub closed_at: Option<DateTime<Utc>>,
-    pub generation: i64,
+struct RawLive {
+    id: Uuid,
+    device_id: Uuid,
+    state: String,
+    tier: Option<i64>,
+    reason: Option<String>,
+    code: String,
+    raw_code: String,
+    last_failed_at: DateTime<Utc>,
+    failures: i64,
+    due_at: Option<DateTime<Utc>>,
+    deadline_at: Option<DateTime<Utc>>,
+    order_id: Option<Uuid>,
+    fixed_by: Option<i64>,
+    closed_at: Option<DateTime<Utc>>,
+    generation: i64,
 }
 
 impl TryFrom<RawLive> for Live {
@@ -256,19 +256,14 @@ pub(super) fn tier(number: Option<i64>) -> Result<Option<Tier>, StoreError> {
         .transpose()
 }
 
-/// What matching needs of an update: no title.
-pub(super) fn update_key(
-    id: Option<Uuid>,
-    revision: i64,
-    kb: Option<&str>,
-    kind: &str,
-) -> Result<UpdateRef, StoreError> {
+/// An update by its names alone: enough to tell whether another is the same or replaces it.
+pub(super) fn update_key(id: Option<Uuid>, kb: Option<&str>) -> Result<UpdateRef, StoreError> {
     Ok(UpdateRef {
         update_id: id,
-        revision: i32::try_from(revision).map_err(|error| StoreError::corrupt("update revision", error))?,
+        revision: 0,
         kb: kb.map(str::parse::<Kb>).transpose().map_err(|error| StoreError::corrupt("KB number", error))?,
         title: String::new(),
-        kind: word("update kind", kind, UpdateKind::from_word)?,
+        kind: UpdateKind::Unknown,
         supersedes: Vec::new(),
     })
 }

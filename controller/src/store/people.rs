@@ -62,9 +62,7 @@ impl Store {
         let operation = "remediate";
         let actor = Actor::Person(by.to_owned());
         let mut tx = self.begin(operation).await?;
-        if lock(&mut tx, &device_ids([device])).await?.is_empty() {
-            return Err(StoreError::not_found("device", device));
-        }
+        lock(&mut tx, &device_ids([device])).await?;
         let ids: Vec<Uuid> = within!(&mut tx, conn =>
             sqlx::query_scalar("SELECT id FROM incidents WHERE device_id = $1 AND closed_at IS NULL")
                 .bind(device.0)

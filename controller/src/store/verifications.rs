@@ -42,10 +42,11 @@ pub struct VerificationMade {
 }
 
 const EVIDENCE: [&str; 2] = bulk_sql!(
-    "SELECT o.incident_id, o.epoch, o.seq, o.operation, o.result, o.code, o.raw_code, o.source, o.occurred_at, \
+    "SELECT p.incident_id, o.epoch, o.seq, o.operation, o.result, o.code, o.raw_code, o.source, o.occurred_at, \
      o.update_ref FROM "
-    [id: uuid, epoch: bigint, seq: bigint]
-    " JOIN outcomes o ON o.incident_id = r.id AND (o.epoch, o.seq) > (r.epoch, r.seq) ORDER BY o.epoch, o.seq"
+    [id: uuid, device_id: uuid, epoch: bigint, seq: bigint]
+    " JOIN positions p ON p.device_id = r.device_id AND (p.epoch, p.seq) > (r.epoch, r.seq) AND p.incident_id = r.id \
+     JOIN outcomes o ON o.id = p.outcome_id ORDER BY o.epoch, o.seq"
 );
 
 const KEEP: [&str; 2] = bulk_sql!(
@@ -101,7 +102,12 @@ impl Store {
         }
         let since: Vec<_> = rows
             .iter()
-            .map(|row| Since { id: row.id, epoch: row.begin_epoch.unwrap_or(0), seq: row.begin_seq.unwrap_or(0) })
+            .map(|row| Since {
+                id: row.id,
+                device_id: row.device_id,
+                epoch: row.begin_epoch.unwrap_or(0),
+                seq: row.begin_seq.unwrap_or(0),
+            })
             .collect();
         let outcomes: Vec<RawEvidence> = bulk_read!(self.db, EVIDENCE, &since, operation)?;
         rows.into_iter()
@@ -229,6 +235,7 @@ fn change(actor: &Actor, it: &VerificationMade, verdict: &str, now: DateTime<Utc
 #[derive(Serialize)]
 struct Since {
     id: Uuid,
+    device_id: Uuid,
     epoch: i64,
     seq: i64,
 }

@@ -10,25 +10,26 @@ use fleetmend_domain::{
     matching::{self, Known, Match},
     order,
 };
-use fleetmend_proto::{HResult, IncidentId, Operation, Outcome, OutcomeResult, UpdateRef};
+use fleetmend_proto::{HResult, IncidentId, Outcome, OutcomeResult, UpdateRef};
 use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::Fresh;
+use super::{Fresh, rows::is_install};
 use crate::store::{
     Actor, StoreError, device_ids,
     engine::{Tx, bulk, bulk_fetch, bulk_sql},
     error::During as _,
     events::Event,
     from_json,
-    incidents::{self, Live, RawLive},
+    incidents::{self, Live},
     json_text, new_id, orders, verifications,
 };
 
+/// What matching and counting need of an incident. The rest is written only when it ends, and follows from that.
 const OPEN: [&str; 2] = bulk_sql!(
-    "SELECT i.id, i.device_id, i.update_id, i.revision, i.kb, i.kind, i.state, i.tier, i.reason, i.code, i.raw_code, \
-     i.last_failed_at, i.failures, i.due_at, i.deadline_at, i.order_id, i.fixed_by, i.closed_at, i.generation FROM "
+    "SELECT i.id, i.device_id, i.update_id, i.kb, i.state, i.tier, i.reason, i.code, i.raw_code, i.last_failed_at, \
+     i.failures, i.due_at, i.generation FROM "
     [id: uuid] " JOIN incidents i ON i.device_id = r.id WHERE i.closed_at IS NULL"
 );
 
@@ -45,8 +46,7 @@ const INSERT: [&str; 2] = bulk_sql!(
 
 const INSTALLED: [&str; 2] = bulk_sql!(
     "SELECT o.device_id, o.occurred_at, o.update_ref FROM " [device_id: uuid, at: timestamptz]
-    " JOIN outcomes o ON o.device_id = r.device_id AND o.occurred_at > r.at \
-     AND o.operation = 'install' AND o.result IN ('succeeded', 'succeeded_with_errors')"
+    " JOIN positions p ON p.device_id = r.device_id AND p.installed_at > r.at JOIN outcomes o ON o.id = p.outcome_id"
 );
 
 #[derive(Serialize)]
@@ -55,7 +55,15 @@ struct SinceRow {
     at: DateTime<Utc>,
 }
 
-/// The hot path: one more failure of an incident whose state stays.
+/// The hot path: one more failure with the same code, of an incident that nobody must look at for it. Leaves all
+/// indexed columns alone.
+const COUNT: [&str; 2] = bulk_sql!(
+    "UPDATE incidents SET raw_code = r.raw_code, last_failed_at = r.last_failed_at, failures = r.failures, \
+     generation = incidents.generation + 1 FROM "
+    [id: uuid, raw_code: text, last_failed_at: timestamptz, failures: bigint]
+    " WHERE incidents.id = r.id"
+);
+
 const TOUCH: [&str; 2] = bulk_sql!(
     "UPDATE incidents SET code = r.code, raw_code = r.raw_code, last_failed_at = r.last_failed_at, \
      failures = r.failures, due_at = r.due_at, generation = incidents.generation + 1 FROM "
@@ -75,6 +83,9 @@ struct Candidate {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {
     None,
+    /// Failures were counted, or evidence came: whoever read the incident before must read it again.
+    Counted,
+    /// Its code changed too, or somebody must look at it.
     Touched,
     /// Position of the success.
     Closed {
@@ -110,9 +121,7 @@ async fn open_incidents(tx: &mut Tx, fresh: &[Fresh<'_>]) -> Result<HashMap<Uuid
     let rows: Vec<Row> = bulk_fetch!(tx, OPEN, &ids, "report")?;
     let mut devices: HashMap<Uuid, Vec<Candidate>> = HashMap::new();
     for row in rows {
-        let key = incidents::update_key(row.update_id, row.revision, row.kb.as_deref(), &row.kind)?;
-        let live = Live::try_from(row.live)?;
-        devices.entry(live.device_id).or_default().push(Candidate { live, key, opened: None, change: Change::None });
+        devices.entry(row.device_id).or_default().push(row.candidate()?);
     }
     Ok(devices)
 }
@@ -148,11 +157,6 @@ const fn is_failure(outcome: &Outcome) -> bool {
     matches!(outcome.result, OutcomeResult::Failed | OutcomeResult::Aborted)
 }
 
-const fn is_install(outcome: &Outcome) -> bool {
-    matches!(outcome.operation, Operation::Install)
-        && matches!(outcome.result, OutcomeResult::Succeeded | OutcomeResult::SucceededWithErrors)
-}
-
 /// One outcome against its device's incidents.
 fn apply(it: &mut Fresh<'_>, candidates: &mut Vec<Candidate>, installed: &[(UpdateRef, DateTime<Utc>)]) {
     let installed_at = installed
@@ -182,15 +186,15 @@ fn apply(it: &mut Fresh<'_>, candidates: &mut Vec<Candidate>, installed: &[(Upda
         Match::Join { incident, .. } => {
             for candidate in of(candidates, &[incident]) {
                 it.incident = Some(candidate.live.id);
-                join(&mut candidate.live, it);
-                candidate.change = Change::Touched;
+                let touched = join(&mut candidate.live, it) || candidate.change == Change::Touched;
+                candidate.change = if touched { Change::Touched } else { Change::Counted };
             }
         }
         Match::RebootOwed { incidents } => {
             for candidate in of(candidates, &incidents) {
                 it.incident = it.incident.or(Some(candidate.live.id));
-                wake(&mut candidate.live, it.received_at);
-                candidate.change = Change::Touched;
+                let touched = wake(&mut candidate.live, it.received_at) || candidate.change == Change::Touched;
+                candidate.change = if touched { Change::Touched } else { Change::Counted };
             }
         }
         Match::Close { incidents } => {
@@ -230,34 +234,42 @@ fn open_new(it: &Fresh<'_>) -> Candidate {
     Candidate { live, key, opened: Some((outcome.update.clone(), it.received_at)), change: Change::Touched }
 }
 
-/// One more failure. The newest one in Windows' own time gives the code.
-fn join(live: &mut Live, it: &Fresh<'_>) {
+/// One more failure. The newest one in Windows' own time gives the code. `true` = more than the count changed.
+fn join(live: &mut Live, it: &Fresh<'_>) -> bool {
+    let before = live.code;
     live.failures += 1;
     if it.outcome.occurred_at >= live.last_failed_at {
         live.last_failed_at = it.outcome.occurred_at;
         live.code = it.outcome.code;
         live.raw_code = it.outcome.raw_code;
     }
-    wake(live, it.received_at);
+    wake(live, it.received_at) || live.code != before
 }
 
-/// Somebody looks at it now, unless an order is out or people have it.
-fn wake(live: &mut Live, now: DateTime<Utc>) {
+/// Somebody looks at it now, unless an order is out or people have it. `true` = its time changed.
+fn wake(live: &mut Live, now: DateTime<Utc>) -> bool {
     match live.state {
-        State::Open | State::Held { .. } | State::Scheduled | State::Verifying { .. } => live.due_at = Some(now),
+        State::Open | State::Held { .. } | State::Scheduled | State::Verifying { .. } => {
+            let later = live.due_at.is_none_or(|due| due > now);
+            if later {
+                live.due_at = Some(now);
+            }
+            later
+        }
         State::Remediating { .. }
         | State::Exhausted
         | State::HandedOver
         | State::AwaitingApproval
         | State::Resolved
         | State::Benign
-        | State::Dismissed { .. } => {}
+        | State::Dismissed { .. } => false,
     }
 }
 
 async fn write(tx: &mut Tx, changed: Vec<Candidate>) -> Result<Vec<Event>, StoreError> {
     let mut log = Vec::new();
     let mut opened = Vec::new();
+    let mut counted = Vec::new();
     let mut touched = Vec::new();
     let mut closed = Vec::new();
     for Candidate { live, opened: new, change, .. } in changed {
@@ -266,8 +278,12 @@ async fn write(tx: &mut Tx, changed: Vec<Candidate>) -> Result<Vec<Event>, Store
             let event = Event::new(&Actor::Device(live.device()), "incident_opened", at);
             log.push(event.device(live.device()).incident(live.incident()).data(&data));
             opened.push(NewRow::of(&live, update, at)?);
-        } else if change == Change::Touched {
-            touched.push(TouchedRow::of(&live));
+        } else {
+            match change {
+                Change::Counted => counted.push(TouchedRow::of(&live)),
+                Change::Touched => touched.push(TouchedRow::of(&live)),
+                Change::None | Change::Closed { .. } => {}
+            }
         }
         if let Change::Closed { epoch, seq, at } = change {
             closed.push((live, epoch, seq, at));
@@ -275,6 +291,9 @@ async fn write(tx: &mut Tx, changed: Vec<Candidate>) -> Result<Vec<Event>, Store
     }
     if !opened.is_empty() {
         bulk!(tx, INSERT, &opened, "report")?;
+    }
+    if !counted.is_empty() {
+        bulk!(tx, COUNT, &counted, "report")?;
     }
     if !touched.is_empty() {
         bulk!(tx, TOUCH, &touched, "report")?;
@@ -348,12 +367,41 @@ async fn close(
 
 #[derive(FromRow)]
 struct Row {
+    id: Uuid,
+    device_id: Uuid,
     update_id: Option<Uuid>,
-    revision: i64,
     kb: Option<String>,
-    kind: String,
-    #[sqlx(flatten)]
-    live: RawLive,
+    state: String,
+    tier: Option<i64>,
+    reason: Option<String>,
+    code: String,
+    raw_code: String,
+    last_failed_at: DateTime<Utc>,
+    failures: i64,
+    due_at: Option<DateTime<Utc>>,
+    generation: i64,
+}
+
+impl Row {
+    fn candidate(self) -> Result<Candidate, StoreError> {
+        let live = Live {
+            id: self.id,
+            device_id: self.device_id,
+            state: incidents::state(&self.state, self.tier, self.reason.as_deref())?,
+            code: incidents::code(&self.code)?,
+            raw_code: incidents::code(&self.raw_code)?,
+            last_failed_at: self.last_failed_at,
+            failures: self.failures,
+            due_at: self.due_at,
+            deadline_at: None,
+            order_id: None,
+            fixed_by: None,
+            closed_at: None,
+            generation: self.generation,
+        };
+        let key = incidents::update_key(self.update_id, self.kb.as_deref())?;
+        Ok(Candidate { live, key, opened: None, change: Change::None })
+    }
 }
 
 #[derive(Serialize)]

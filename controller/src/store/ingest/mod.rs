@@ -13,7 +13,6 @@ use uuid::Uuid;
 use super::{
     Actor, Store, StoreError, device_ids,
     devices::lock,
-    engine::Tx,
     error::During as _,
     events::{self, Event},
 };
@@ -45,12 +44,16 @@ pub struct ReportRecorded {
 
 /// A new outcome of the batch.
 struct Fresh<'a> {
+    id: Uuid,
     report: usize,
     device: DeviceId,
     epoch: i64,
     seq: i64,
+    /// Of the content, to tell a rolled-back machine from a repeated message.
     hash: i64,
     outcome: &'a Outcome,
+    /// The update as JSON.
+    update: String,
     received_at: DateTime<Utc>,
     /// The incident it belongs to, once matched.
     incident: Option<Uuid>,
@@ -67,45 +70,53 @@ impl Store {
         if reports.is_empty() {
             return Ok(Vec::new());
         }
-        let mut tx = self.begin(operation).await?;
-        let devices = device_ids(reports.iter().map(|report| report.device));
-        let known = lock(&mut tx, &devices).await?;
-        if known.len() != devices.len() {
-            let known: HashSet<_> = known.into_iter().collect();
-            let unknown = reports.iter().find(|report| !known.contains(&report.device));
-            return Err(StoreError::not_found("device", unknown.map_or(Uuid::nil(), |report| report.device.0)));
+        // Repeated outcomes are rare: hope that there are none, and look them up only when there are.
+        match self.record(&reports, Known::Hoped).await? {
+            Some(recorded) => Ok(recorded),
+            None => self.record(&reports, Known::LookedUp).await?.ok_or_else(|| StoreError::Conflict {
+                operation,
+                reason: "positions changed under the lock of their devices, retry".to_owned(),
+            }),
         }
-        let (mut fresh, recorded) = sort_out(&mut tx, &reports).await?;
+    }
+
+    /// `None` = some positions were known although none was hoped to be; nothing was recorded.
+    async fn record(&self, reports: &[DeviceReport], known: Known) -> Result<Option<Vec<ReportRecorded>>, StoreError> {
+        let operation = "report";
+        let mut tx = self.begin(operation).await?;
+        lock(&mut tx, &device_ids(reports.iter().map(|report| report.device))).await?;
+        let all = rows::outcomes(reports)?;
+        let seen = match known {
+            Known::Hoped => HashMap::new(),
+            Known::LookedUp => rows::known_positions(&mut tx, &all).await?,
+        };
+        let (mut fresh, recorded) = sort_out(reports, all, seen);
         let mut log = incidents::match_all(&mut tx, &mut fresh).await?;
-        rows::insert_positions(&mut tx, &fresh).await?;
+        if rows::insert_positions(&mut tx, &fresh).await? != fresh.len() as u64 {
+            return Ok(None); // dropping the transaction takes it back
+        }
         rows::insert_outcomes(&mut tx, &fresh).await?;
-        rows::insert_conditions(&mut tx, &reports, &recorded).await?;
-        log.extend(recorded_events(&reports, &recorded));
+        rows::insert_conditions(&mut tx, reports, &recorded).await?;
+        log.extend(recorded_events(reports, &recorded));
         events::append(&mut tx, &log).await?;
         tx.commit().await.during(operation)?;
-        Ok(recorded)
+        Ok(Some(recorded))
     }
 }
 
-/// Tells new outcomes from known ones, inside the batch and against the table.
-async fn sort_out<'a>(
-    tx: &mut Tx,
-    reports: &'a [DeviceReport],
-) -> Result<(Vec<Fresh<'a>>, Vec<ReportRecorded>), StoreError> {
-    let mut all: Vec<Fresh<'a>> = Vec::with_capacity(reports.iter().map(|report| report.outcomes.len()).sum());
-    for (index, report) in reports.iter().enumerate() {
-        all.extend(report.outcomes.iter().map(|(seq, outcome)| Fresh {
-            report: index,
-            device: report.device,
-            epoch: report.epoch,
-            seq: *seq,
-            hash: rows::payload_hash(outcome),
-            outcome,
-            received_at: report.received_at,
-            incident: None,
-        }));
-    }
-    let mut seen: HashMap<(Uuid, i64, i64), i64> = rows::known_positions(tx, &all).await?;
+/// Whether positions are looked up before they are inserted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Hoped,
+    LookedUp,
+}
+
+/// Tells new outcomes from known ones, inside the batch and against the table (`seen`: hash by position).
+fn sort_out<'a>(
+    reports: &[DeviceReport],
+    mut all: Vec<Fresh<'a>>,
+    mut seen: HashMap<(Uuid, i64, i64), i64>,
+) -> (Vec<Fresh<'a>>, Vec<ReportRecorded>) {
     let mut taken: HashSet<(Uuid, i64, i64)> = seen.keys().copied().collect();
     let mut recorded: Vec<_> = reports
         .iter()
@@ -140,7 +151,7 @@ async fn sort_out<'a>(
         }
         is_new
     });
-    Ok((all, recorded))
+    (all, recorded)
 }
 
 /// One event a report that brought something new (a change of an incident has its own beside it).

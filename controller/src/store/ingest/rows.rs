@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use fleetmend_proto::{HResult, Outcome};
+use fleetmend_proto::{HResult, Operation, Outcome, OutcomeResult};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -13,7 +13,7 @@ use crate::store::{
     StoreError,
     engine::{Tx, bulk, bulk_fetch, bulk_sql},
     error::During as _,
-    json_text,
+    json_text, new_id,
 };
 
 const KNOWN: [&str; 2] = bulk_sql!(
@@ -23,17 +23,18 @@ const KNOWN: [&str; 2] = bulk_sql!(
 );
 
 const INSERT_POSITIONS: [&str; 2] = bulk_sql!(
-    "INSERT INTO positions (device_id, epoch, seq, payload_hash) \
-     SELECT r.device_id, r.epoch, r.seq, r.payload_hash FROM "
-    [device_id: uuid, epoch: bigint, seq: bigint, payload_hash: bigint]
-    ""
+    "INSERT INTO positions (device_id, epoch, seq, payload_hash, outcome_id, incident_id, installed_at) \
+     SELECT r.device_id, r.epoch, r.seq, r.payload_hash, r.outcome_id, r.incident_id, r.installed_at FROM "
+    [device_id: uuid, epoch: bigint, seq: bigint, payload_hash: bigint, outcome_id: uuid, incident_id: uuid,
+     installed_at: timestamptz]
+    " WHERE true ON CONFLICT DO NOTHING"
 );
 
 const INSERT_OUTCOMES: [&str; 2] = bulk_sql!(
-    "INSERT INTO outcomes (device_id, epoch, seq, incident_id, operation, result, code, raw_code, source, occurred_at, \
-     received_at, update_ref) SELECT r.device_id, r.epoch, r.seq, r.incident_id, r.operation, r.result, r.code, \
+    "INSERT INTO outcomes (id, device_id, epoch, seq, incident_id, operation, result, code, raw_code, source, occurred_at, \
+     received_at, update_ref) SELECT r.id, r.device_id, r.epoch, r.seq, r.incident_id, r.operation, r.result, r.code, \
      r.raw_code, r.source, r.occurred_at, r.received_at, r.update_ref FROM "
-    [device_id: uuid, epoch: bigint, seq: bigint, incident_id: uuid, operation: text, result: text, code: text,
+    [id: uuid, device_id: uuid, epoch: bigint, seq: bigint, incident_id: uuid, operation: text, result: text, code: text,
      raw_code: text, source: text, occurred_at: timestamptz, received_at: timestamptz, update_ref: text]
     ""
 );
@@ -55,14 +56,52 @@ const SUMMARISE: [&str; 2] = bulk_sql!(
     " WHERE devices.id = r.device_id"
 );
 
-/// Eight bytes of SHA-256 over the outcome's JSON form: enough to tell a rolled-back machine from a repeated message.
-pub(super) fn payload_hash(outcome: &Outcome) -> i64 {
-    // INVARIANT: the JSON form only gains fields that are left out when empty, so that hashes outlive versions.
-    let text = serde_json::to_vec(outcome).unwrap_or_default();
-    let digest = Sha256::digest(&text);
+/// The outcomes of all reports, in order.
+pub(super) fn outcomes(reports: &[DeviceReport]) -> Result<Vec<Fresh<'_>>, StoreError> {
+    let mut all = Vec::with_capacity(reports.iter().map(|report| report.outcomes.len()).sum());
+    for (index, report) in reports.iter().enumerate() {
+        for (seq, outcome) in &report.outcomes {
+            let update = json_text(&outcome.update)?;
+            all.push(Fresh {
+                id: new_id(),
+                report: index,
+                device: report.device,
+                epoch: report.epoch,
+                seq: *seq,
+                hash: payload_hash(outcome, &update),
+                outcome,
+                update,
+                received_at: report.received_at,
+                incident: None,
+            });
+        }
+    }
+    Ok(all)
+}
+
+/// Eight bytes of SHA-256 over an outcome: enough to tell a rolled-back machine from a repeated message.
+fn payload_hash(outcome: &Outcome, update: &str) -> i64 {
+    // INVARIANT: an update's JSON form only gains fields that are left out when empty, so that hashes outlive versions.
+    let digest = Sha256::new()
+        .chain_update(update.as_bytes())
+        .chain_update(outcome.operation.word())
+        .chain_update([0])
+        .chain_update(outcome.result.word())
+        .chain_update([0])
+        .chain_update(outcome.source.word())
+        .chain_update(outcome.code.0.to_be_bytes())
+        .chain_update(outcome.raw_code.0.to_be_bytes())
+        .chain_update(outcome.occurred_at.timestamp_micros().to_be_bytes())
+        .finalize();
     let mut first = [0; 8];
     first.copy_from_slice(&digest[..8]);
     i64::from_be_bytes(first)
+}
+
+/// Whether an outcome says that its update is installed.
+pub(super) const fn is_install(outcome: &Outcome) -> bool {
+    matches!(outcome.operation, Operation::Install)
+        && matches!(outcome.result, OutcomeResult::Succeeded | OutcomeResult::SucceededWithErrors)
 }
 
 #[derive(Serialize)]
@@ -71,12 +110,23 @@ struct PositionRow {
     epoch: i64,
     seq: i64,
     payload_hash: i64,
+    outcome_id: Uuid,
+    incident_id: Option<Uuid>,
+    installed_at: Option<DateTime<Utc>>,
 }
 
 fn positions(outcomes: &[Fresh<'_>]) -> Vec<PositionRow> {
     outcomes
         .iter()
-        .map(|it| PositionRow { device_id: it.device.0, epoch: it.epoch, seq: it.seq, payload_hash: it.hash })
+        .map(|it| PositionRow {
+            device_id: it.device.0,
+            epoch: it.epoch,
+            seq: it.seq,
+            payload_hash: it.hash,
+            outcome_id: it.id,
+            incident_id: it.incident,
+            installed_at: is_install(it.outcome).then_some(it.outcome.occurred_at),
+        })
         .collect()
 }
 
@@ -92,15 +142,17 @@ pub(super) async fn known_positions(
     Ok(rows.into_iter().map(|(device, epoch, seq, hash)| ((device, epoch, seq), hash)).collect())
 }
 
-pub(super) async fn insert_positions(tx: &mut Tx, fresh: &[Fresh<'_>]) -> Result<(), StoreError> {
-    if !fresh.is_empty() {
-        bulk!(tx, INSERT_POSITIONS, &positions(fresh), "report")?;
+/// Returns how many were new.
+pub(super) async fn insert_positions(tx: &mut Tx, fresh: &[Fresh<'_>]) -> Result<u64, StoreError> {
+    if fresh.is_empty() {
+        return Ok(0);
     }
-    Ok(())
+    bulk!(tx, INSERT_POSITIONS, &positions(fresh), "report")
 }
 
 #[derive(Serialize)]
-struct OutcomeRow {
+struct OutcomeRow<'a> {
+    id: Uuid,
     device_id: Uuid,
     epoch: i64,
     seq: i64,
@@ -112,32 +164,31 @@ struct OutcomeRow {
     source: &'static str,
     occurred_at: DateTime<Utc>,
     received_at: DateTime<Utc>,
-    update_ref: String,
+    update_ref: &'a str,
 }
 
 pub(super) async fn insert_outcomes(tx: &mut Tx, fresh: &[Fresh<'_>]) -> Result<(), StoreError> {
     if fresh.is_empty() {
         return Ok(());
     }
-    let rows = fresh
+    let rows: Vec<_> = fresh
         .iter()
-        .map(|it| {
-            Ok(OutcomeRow {
-                device_id: it.device.0,
-                epoch: it.epoch,
-                seq: it.seq,
-                incident_id: it.incident,
-                operation: it.outcome.operation.word(),
-                result: it.outcome.result.word(),
-                code: it.outcome.code,
-                raw_code: it.outcome.raw_code,
-                source: it.outcome.source.word(),
-                occurred_at: it.outcome.occurred_at,
-                received_at: it.received_at,
-                update_ref: json_text(&it.outcome.update)?,
-            })
+        .map(|it| OutcomeRow {
+            id: it.id,
+            device_id: it.device.0,
+            epoch: it.epoch,
+            seq: it.seq,
+            incident_id: it.incident,
+            operation: it.outcome.operation.word(),
+            result: it.outcome.result.word(),
+            code: it.outcome.code,
+            raw_code: it.outcome.raw_code,
+            source: it.outcome.source.word(),
+            occurred_at: it.outcome.occurred_at,
+            received_at: it.received_at,
+            update_ref: &it.update,
         })
-        .collect::<Result<Vec<_>, StoreError>>()?;
+        .collect();
     bulk!(tx, INSERT_OUTCOMES, &rows, "report")?;
     Ok(())
 }

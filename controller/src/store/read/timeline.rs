@@ -85,8 +85,9 @@ impl Store {
 
     async fn outcomes(&self, incident: IncidentId) -> Result<Vec<Moment>, StoreError> {
         let rows: Vec<RawEvidence> = on!(self.db, pool => sqlx::query_as(
-            "SELECT incident_id, epoch, seq, operation, result, code, raw_code, source, occurred_at, update_ref \
-             FROM outcomes WHERE incident_id = $1 ORDER BY epoch, seq",
+            "SELECT p.incident_id, o.epoch, o.seq, o.operation, o.result, o.code, o.raw_code, o.source, o.occurred_at, \
+             o.update_ref FROM incidents i JOIN positions p ON p.device_id = i.device_id AND p.incident_id = i.id \
+             JOIN outcomes o ON o.id = p.outcome_id WHERE i.id = $1 ORDER BY o.epoch, o.seq",
         )
         .bind(incident.0)
         .fetch_all(pool)
