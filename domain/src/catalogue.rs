@@ -11,7 +11,7 @@ use fleetmend_proto::{HResult, Tier, words};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 pub use parse::{CatalogueError, Fault};
-pub use wrapper::{WRAPPERS, is_wrapper, unwrap_code};
+pub use wrapper::{WRAPPERS, is_wrapper};
 
 /// The embedded rows, as text.
 pub const EMBEDDED_CSV: &str = include_str!("../catalog/error-codes.csv");

@@ -1,28 +1,10 @@
 //! From recorded codes to the effective one: wrappers give way to the code inside them. Pure.
 
+use fleetmend_domain::catalogue::is_wrapper;
 use fleetmend_proto::HResult;
-
-/// Codes that only say that something below failed.
-const WRAPPERS: [HResult; 9] = [
-    HResult(0x8024_200B),
-    HResult(0x8024_0022),
-    HResult(0x0024_0003),
-    HResult(0x8024_0FFF),
-    HResult(0x8024_2FFF),
-    HResult(0x8024_0034),
-    HResult(0x8000_4005),
-    HResult(0x8007_0643),
-    HResult(0x8024_6009),
-];
 
 /// "Succeeded, and a restart is owed" (`WU_S_REBOOT_REQUIRED`).
 pub const REBOOT_REQUIRED: HResult = HResult(0x0024_0005);
-
-/// Whether the code only wraps another.
-#[must_use]
-pub fn is_wrapper(code: HResult) -> bool {
-    WRAPPERS.contains(&code)
-}
 
 /// The code to go by: `recorded` in its canonical form, or the first of `inner` that says more where it is a wrapper.
 #[must_use]
