@@ -70,8 +70,8 @@ fn fleetmend(args: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Sets addresses, posture and database; raises rates, never sizes or time-outs, and says which.
-fn configure(file: &Path, ports: Ports, posture: &str, database: Option<String>) -> anyhow::Result<String> {
+/// Sets addresses and posture; raises rates, never sizes or time-outs, and says which.
+fn configure(file: &Path, ports: Ports, posture: &str) -> anyhow::Result<String> {
     let mut config: toml::Table = toml::from_str(&std::fs::read_to_string(file)?)?;
     let mut set = |path: &[&str], value: toml::Value| -> anyhow::Result<()> {
         let (key, tables) = path.split_last().context("no key")?;
@@ -88,9 +88,6 @@ fn configure(file: &Path, ports: Ports, posture: &str, database: Option<String>)
     set(&["listen", "agents", "addr"], address(ports.agents))?;
     set(&["listen", "operators", "addr"], address(ports.operators))?;
     set(&["policy", "posture"], posture.into())?;
-    if let Some(url) = database {
-        set(&["database_url"], url.into())?;
-    }
     let raised: [(&[&str], i64); 5] = [
         (&["limits", "agents", "accepts_per_second"], 100_000),
         (&["limits", "agents", "device_messages_per_minute"], 0),
@@ -111,10 +108,16 @@ impl Controller {
     fn start(folder: &Path, engine: Engine, posture: &str) -> anyhow::Result<Self> {
         let folder = folder.to_owned();
         let postgres = matches!(engine, Engine::Postgres).then(PrivatePostgres::start).transpose()?;
-        fleetmend(&["init", "--data-dir", &folder.to_string_lossy()])?;
+        let data_dir = folder.to_string_lossy().into_owned();
+        let mut init = vec!["init", "--data-dir", &data_dir];
+        let url = postgres.as_ref().map(PrivatePostgres::url);
+        if let Some(url) = &url {
+            init.extend(["--database-url", url]);
+        }
+        fleetmend(&init)?;
         let config = folder.join("fleetmend.toml");
         let ports = Ports { enrollment: free_port()?, agents: free_port()?, operators: free_port()? };
-        let fleet = configure(&config, ports, posture, postgres.as_ref().map(PrivatePostgres::url))?;
+        let fleet = configure(&config, ports, posture)?;
         let log = std::fs::File::create(folder.join("controller.log"))?;
         let child = Command::new(binary("fleetmend")?)
             .args(["serve", "--config", &config.to_string_lossy()])
