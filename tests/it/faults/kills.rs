@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use chrono::TimeDelta;
+use fleetmend_controller::store::Summary;
+use fleetmend_domain::incident::StateName;
 use fleetmend_proto::{Clock as _, clock::wall_now};
 use fleetmend_tests::postgres::PrivatePostgres;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -83,20 +86,34 @@ async fn kill_nine(database: Option<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the fleet goes on by itself: `least_ended` orders ended since, and nothing is late any more, so that every loop came back
-/// to what the kills interrupted.
+/// Waits until the fleet has gone on by itself: `least_ended` orders ended since, or no incident is left to work on; and
+/// nothing is late any more, so every loop came back to what the kills interrupted.
 pub async fn settle(fleet: &mut Fleet, least_ended: i64) -> anyhow::Result<Duration> {
-    let before = ended_orders(fleet).await?;
-    fleet
-        .wait_for("orders end and nothing is overdue", SETTLING, async |it| {
-            let (grace, wall_grace) = (it.domain(GRACE), TimeDelta::from_std(GRACE)?);
-            let late = invariants::overdue(it.store(), it.clock().now(), wall_now(), grace, wall_grace).await?;
-            Ok(late.is_empty() && ended_orders(it).await? - before >= least_ended)
-        })
-        .await
+    let before = ended_orders(&fleet.store().summary().await?);
+    let started = Instant::now();
+    loop {
+        fleet.check_alive()?;
+        let (grace, wall_grace) = (fleet.domain(GRACE), TimeDelta::from_std(GRACE)?);
+        let late = invariants::overdue(fleet.store(), fleet.clock().now(), wall_now(), grace, wall_grace).await?;
+        let summary = fleet.store().summary().await?;
+        let ended = ended_orders(&summary) - before;
+        let open: i64 = OPEN.iter().filter_map(|name| summary.incidents.get(name)).sum();
+        if late.is_empty() && (ended >= least_ended || open == 0) {
+            return Ok(started.elapsed());
+        }
+        ensure!(
+            started.elapsed() < SETTLING,
+            "after {SETTLING:?}: {ended} orders ended since, {open} incidents are worked on, overdue:\n{}\n{}",
+            late.join("\n"),
+            fleet.logs()
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
-async fn ended_orders(fleet: &Fleet) -> anyhow::Result<i64> {
-    let orders = fleet.store().summary().await?.orders;
-    Ok(orders.iter().filter(|it| it.state.is_final()).map(|it| it.count).sum())
+/// Incidents that some loop has in hand.
+const OPEN: [StateName; 4] = [StateName::Open, StateName::Scheduled, StateName::Remediating, StateName::Verifying];
+
+fn ended_orders(summary: &Summary) -> i64 {
+    summary.orders.iter().filter(|it| it.state.is_final()).map(|it| it.count).sum()
 }
