@@ -109,6 +109,38 @@ macro_rules! json_column {
     };
 }
 
+/// Inserts many rows, each column's place in the arguments given: `bulk_insert!(tx, "report", rows, "INTO t",
+/// [a: uuid "$1", b: text "$2"], "ON CONFLICT DO NOTHING")`. SQLite reads them from one JSON argument, PostgreSQL from
+/// an array a column, which it takes in several times faster. Gives the number of rows inserted.
+macro_rules! bulk_insert {
+    ($tx:expr, $operation:expr, $rows:expr, $table:literal,
+     [$first:ident : $first_type:ident $first_place:literal $(, $name:ident : $type:ident $place:literal)* $(,)?], $after:literal) => {
+        match &mut *$tx {
+            $crate::store::engine::Tx::Sqlite(tx) => {
+                let sql = concat!(
+                    "INSERT INTO ", $table, " (", stringify!($first), $(", ", stringify!($name),)* ") SELECT ",
+                    $crate::store::engine::json_column!($first, $first_type),
+                    $(", ", $crate::store::engine::json_column!($name, $type),)*
+                    " FROM jsonb_each($1) WHERE true ", $after
+                );
+                let rows = $crate::store::json_text($rows)?;
+                sqlx::query(sql).bind(rows).execute(&mut **tx).await.map(|done| done.rows_affected())
+            }
+            $crate::store::engine::Tx::Postgres(tx) => {
+                let sql = concat!(
+                    "INSERT INTO ", $table, " (", stringify!($first), $(", ", stringify!($name),)* ") ",
+                    "SELECT * FROM UNNEST(", $first_place, "::", stringify!($first_type), "[]",
+                    $(", ", $place, "::", stringify!($type), "[]",)* ") ", $after
+                );
+                let query = sqlx::query(sql).bind($rows.iter().map(|row| row.$first.clone()).collect::<Vec<_>>());
+                $(let query = query.bind($rows.iter().map(|row| row.$name.clone()).collect::<Vec<_>>());)*
+                query.execute(&mut **tx).await.map(|done| done.rows_affected())
+            }
+        }
+        .during($operation)
+    };
+}
+
 /// Executes a bulk statement in a transaction; more arguments are `$2`, `$3`, ... Gives the number of rows.
 macro_rules! bulk {
     ($tx:expr, $sql:expr, $rows:expr, $operation:expr $(, $more:expr)*) => {{
@@ -162,4 +194,4 @@ macro_rules! bulk_read {
     }};
 }
 
-pub(super) use {bulk, bulk_fetch, bulk_read, bulk_sql, json_column, on, within};
+pub(super) use {bulk, bulk_fetch, bulk_insert, bulk_read, bulk_sql, json_column, on, within};

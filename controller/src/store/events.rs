@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     StoreError,
-    engine::{Tx, bulk, bulk_sql},
+    engine::{Tx, bulk_insert},
     error::During as _,
 };
 
@@ -87,18 +87,18 @@ impl Event {
     }
 }
 
-const APPEND: [&str; 2] = bulk_sql!(
-    "INSERT INTO events (at, actor_kind, actor, kind, device_id, incident_id, order_id, data) \
-     SELECT r.at, r.actor_kind, r.actor, r.kind, r.device_id, r.incident_id, r.order_id, r.data FROM "
-    [at: timestamptz, actor_kind: text, actor: text, kind: text, device_id: uuid, incident_id: uuid, order_id: uuid,
-     data: text]
-    ""
-);
-
 /// Appends in the same transaction as the change itself.
 pub(super) async fn append(tx: &mut Tx, events: &[Event]) -> Result<(), StoreError> {
     if !events.is_empty() {
-        bulk!(tx, APPEND, events, "events append")?;
+        bulk_insert!(
+            tx,
+            "events append",
+            events,
+            "events",
+            [at: timestamptz "$1", actor_kind: text "$2", actor: text "$3", kind: text "$4", device_id: uuid "$5",
+             incident_id: uuid "$6", order_id: uuid "$7", data: text "$8"],
+            ""
+        )?;
     }
     Ok(())
 }

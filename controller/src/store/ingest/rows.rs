@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use fleetmend_proto::{HResult, Operation, Outcome, OutcomeResult};
+use fleetmend_proto::{Operation, Outcome, OutcomeResult};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{DeviceReport, Fresh, ReportRecorded};
 use crate::store::{
     StoreError,
-    engine::{Tx, bulk, bulk_fetch, bulk_sql},
+    engine::{Tx, bulk, bulk_fetch, bulk_insert, bulk_sql},
     error::During as _,
     json_text, new_id,
 };
@@ -20,23 +20,6 @@ const KNOWN: [&str; 2] = bulk_sql!(
     "SELECT p.device_id, p.epoch, p.seq, p.payload_hash FROM "
     [device_id: uuid, epoch: bigint, seq: bigint]
     " JOIN positions p ON p.device_id = r.device_id AND p.epoch = r.epoch AND p.seq = r.seq"
-);
-
-const INSERT_POSITIONS: [&str; 2] = bulk_sql!(
-    "INSERT INTO positions (device_id, epoch, seq, payload_hash, outcome_id, incident_id, installed_at) \
-     SELECT r.device_id, r.epoch, r.seq, r.payload_hash, r.outcome_id, r.incident_id, r.installed_at FROM "
-    [device_id: uuid, epoch: bigint, seq: bigint, payload_hash: bigint, outcome_id: uuid, incident_id: uuid,
-     installed_at: timestamptz]
-    " WHERE true ON CONFLICT DO NOTHING"
-);
-
-const INSERT_OUTCOMES: [&str; 2] = bulk_sql!(
-    "INSERT INTO outcomes (id, device_id, epoch, seq, incident_id, operation, result, code, raw_code, source, occurred_at, \
-     received_at, update_ref) SELECT r.id, r.device_id, r.epoch, r.seq, r.incident_id, r.operation, r.result, r.code, \
-     r.raw_code, r.source, r.occurred_at, r.received_at, r.update_ref FROM "
-    [id: uuid, device_id: uuid, epoch: bigint, seq: bigint, incident_id: uuid, operation: text, result: text, code: text,
-     raw_code: text, source: text, occurred_at: timestamptz, received_at: timestamptz, update_ref: text]
-    ""
 );
 
 const INSERT_CONDITIONS: [&str; 2] = bulk_sql!(
@@ -147,7 +130,16 @@ pub(super) async fn insert_positions(tx: &mut Tx, fresh: &[Fresh<'_>]) -> Result
     if fresh.is_empty() {
         return Ok(0);
     }
-    bulk!(tx, INSERT_POSITIONS, &positions(fresh), "report")
+    let rows = positions(fresh);
+    bulk_insert!(
+        tx,
+        "report",
+        &rows,
+        "positions",
+        [device_id: uuid "$1", epoch: bigint "$2", seq: bigint "$3", payload_hash: bigint "$4", outcome_id: uuid "$5",
+         incident_id: uuid "$6", installed_at: timestamptz "$7"],
+        "ON CONFLICT DO NOTHING"
+    )
 }
 
 #[derive(Serialize)]
@@ -159,8 +151,8 @@ struct OutcomeRow<'a> {
     incident_id: Option<Uuid>,
     operation: &'static str,
     result: &'static str,
-    code: HResult,
-    raw_code: HResult,
+    code: String,
+    raw_code: String,
     source: &'static str,
     occurred_at: DateTime<Utc>,
     received_at: DateTime<Utc>,
@@ -181,15 +173,24 @@ pub(super) async fn insert_outcomes(tx: &mut Tx, fresh: &[Fresh<'_>]) -> Result<
             incident_id: it.incident,
             operation: it.outcome.operation.word(),
             result: it.outcome.result.word(),
-            code: it.outcome.code,
-            raw_code: it.outcome.raw_code,
+            code: it.outcome.code.to_string(),
+            raw_code: it.outcome.raw_code.to_string(),
             source: it.outcome.source.word(),
             occurred_at: it.outcome.occurred_at,
             received_at: it.received_at,
             update_ref: &it.update,
         })
         .collect();
-    bulk!(tx, INSERT_OUTCOMES, &rows, "report")?;
+    bulk_insert!(
+        tx,
+        "report",
+        &rows,
+        "outcomes",
+        [id: uuid "$1", device_id: uuid "$2", epoch: bigint "$3", seq: bigint "$4", incident_id: uuid "$5",
+         operation: text "$6", result: text "$7", code: text "$8", raw_code: text "$9", source: text "$10",
+         occurred_at: timestamptz "$11", received_at: timestamptz "$12", update_ref: text "$13"],
+        ""
+    )?;
     Ok(())
 }
 
