@@ -32,6 +32,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Length of the log when this process started.
+    log_from: usize,
 }
 
 impl Process {
@@ -41,6 +43,7 @@ impl Process {
     /// When it can't be started.
     pub fn start(name: &str, program: &Path, args: &[String], log: &Path) -> anyhow::Result<Self> {
         let out = File::options().create(true).append(true).open(log).with_context(|| format!("opening {log:?}"))?;
+        let log_from = usize::try_from(out.metadata()?.len())?;
         let child = Command::new(program)
             .args(args)
             .stdin(Stdio::null())
@@ -48,7 +51,7 @@ impl Process {
             .stderr(out)
             .spawn()
             .with_context(|| format!("starting {program:?}"))?;
-        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned(), log_from })
     }
 
     fn pid(&self) -> Pid {
@@ -99,6 +102,24 @@ impl Process {
             bail!("{} ended by itself ({status}): {}", self.name, self.tail());
         }
         Ok(())
+    }
+
+    /// Waits until it, and no process before it, has printed `text`.
+    ///
+    /// # Errors
+    /// When it has not after `limit`, or has ended.
+    pub fn wait_until_said(&mut self, text: &str, limit: Duration) -> anyhow::Result<()> {
+        let started = Instant::now();
+        loop {
+            let log = std::fs::read(&self.log)?;
+            let own = String::from_utf8_lossy(log.get(self.log_from..).unwrap_or_default());
+            if own.contains(text) {
+                return Ok(());
+            }
+            self.check_alive()?;
+            ensure!(started.elapsed() < limit, "{} did not say {text:?} within {limit:?}: {}", self.name, self.tail());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The end of what it printed.

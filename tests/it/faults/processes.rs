@@ -188,6 +188,8 @@ impl Fleet {
     /// Switches all PCs off in good order.
     pub fn stop_pcs(&mut self) -> anyhow::Result<()> {
         for mut process in std::mem::take(&mut self.pcs) {
+            // One that has just been started would die of the signal rather than obey it.
+            process.wait_until_said("PCs are up", Duration::from_secs(30))?;
             let code = process.terminate(Duration::from_secs(60))?;
             ensure!(code == Some(0), "a process of PCs ended with {code:?}: {}", process.tail());
         }
