@@ -31,7 +31,7 @@ async fn run(keep: &Path) -> Summary {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_short_demo_loses_nothing_does_nothing_twice_and_adds_up() {
+async fn slow_a_short_demo_loses_nothing_does_nothing_twice_and_adds_up() {
     let dir = tempfile::tempdir().unwrap();
     let summary = run(dir.path()).await;
     assert_eq!(summary.devices, i64::from(DEVICES));

@@ -1,7 +1,7 @@
 //! What must hold whatever broke meanwhile; every fault test ends here. Each check gives sentences, one a violation.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
@@ -83,6 +83,15 @@ fn executed_twice(pcs: &[PcFolders]) -> anyhow::Result<Vec<String>> {
         violations.extend(effects::audit(&pc.pc)?.into_iter().map(|it| format!("{:?}: {it}", pc.pc)));
     }
     Ok(violations)
+}
+
+/// Which orders left effects on the PCs' own logs: a check of effects that saw none would prove nothing.
+pub fn orders_with_effects(pcs: &[PcFolders]) -> anyhow::Result<HashSet<OrderId>> {
+    let mut orders = HashSet::new();
+    for pc in pcs {
+        orders.extend(effects::list(&pc.pc)?.into_iter().map(|effect| effect.order));
+    }
+    Ok(orders)
 }
 
 /// Replays the history of each device's orders: legal steps only, and never two active ones at any moment of it.

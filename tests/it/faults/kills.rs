@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use chrono::TimeDelta;
 use fleetmend_controller::store::Summary;
-use fleetmend_domain::incident::StateName;
+use fleetmend_domain::{incident::StateName, order::State};
 use fleetmend_proto::{Clock as _, clock::wall_now};
 use fleetmend_tests::postgres::PrivatePostgres;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -83,6 +83,13 @@ async fn kill_nine(database: Option<String>) -> anyhow::Result<()> {
     );
     assert!(kills >= LEAST_KILLS, "only {kills} kills");
     assert!(orders > 0 && summary.escalations > 0, "nothing climbed while processes were killed");
+    // An order may find its update installed and do nothing; most do something, and the logs must show it.
+    let executed: i64 = executed(&summary);
+    let seen = invariants::orders_with_effects(&fleet.folders())?.len();
+    assert!(
+        i64::try_from(seen)? * 2 >= executed,
+        "the PCs' logs show effects of {seen} orders, {executed} succeeded or failed"
+    );
     Ok(())
 }
 
@@ -113,6 +120,11 @@ pub async fn settle(fleet: &mut Fleet, least_ended: i64) -> anyhow::Result<Durat
 
 /// Incidents that some loop has in hand.
 const OPEN: [StateName; 4] = [StateName::Open, StateName::Scheduled, StateName::Remediating, StateName::Verifying];
+
+fn executed(summary: &Summary) -> i64 {
+    let ran = [State::Succeeded, State::Failed];
+    summary.orders.iter().filter(|it| ran.contains(&it.state)).map(|it| it.count).sum()
+}
 
 fn ended_orders(summary: &Summary) -> i64 {
     summary.orders.iter().filter(|it| it.state.is_final()).map(|it| it.count).sum()

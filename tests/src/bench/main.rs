@@ -63,7 +63,13 @@ fn main() -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider().install_default().ok().context("installing the TLS provider")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match args.command {
-        Command::Run(args) => runtime.block_on(run(args)),
+        Command::Run(args) => runtime.block_on(async {
+            tokio::select! {
+                done = run(args) => done,
+                // What was started ends with the values that hold it.
+                _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted: nothing was measured to its end")),
+            }
+        }),
         Command::BareServer(args) => runtime.block_on(bare::serve(args)),
         Command::Clients(args) => runtime.block_on(clients::obey(args)),
     }

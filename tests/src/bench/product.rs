@@ -104,6 +104,19 @@ fn configure(file: &Path, ports: Ports, posture: &str) -> anyhow::Result<String>
     Ok(fleet.to_owned())
 }
 
+/// Starts `fleetmend serve` on a data folder; its log is appended to `controller.log` there.
+fn serve(folder: &Path) -> anyhow::Result<Child> {
+    let log = std::fs::File::options().create(true).append(true).open(folder.join("controller.log"))?;
+    Command::new(binary("fleetmend")?)
+        .args(["serve", "--config", &folder.join("fleetmend.toml").to_string_lossy()])
+        .env("RUST_LOG", std::env::var("FLEETMEND_BENCH_LOG").unwrap_or_else(|_| "warn".to_owned()))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("starting the controller")
+}
+
 impl Controller {
     fn start(folder: &Path, engine: Engine, posture: &str) -> anyhow::Result<Self> {
         let folder = folder.to_owned();
@@ -118,18 +131,21 @@ impl Controller {
         let config = folder.join("fleetmend.toml");
         let ports = Ports { enrollment: free_port()?, agents: free_port()?, operators: free_port()? };
         let fleet = configure(&config, ports, posture)?;
-        let log = std::fs::File::create(folder.join("controller.log"))?;
-        let child = Command::new(binary("fleetmend")?)
-            .args(["serve", "--config", &config.to_string_lossy()])
-            .env("RUST_LOG", "warn")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("starting the controller")?;
+        let child = serve(&folder)?;
         let controller = Self { child, folder, fleet, ports, _postgres: postgres };
         controller.wait_until_up()?;
         Ok(controller)
+    }
+
+    /// A new process on the same data: what enrolling left in the allocator must not hide what connections cost.
+    fn restart(&mut self) -> anyhow::Result<()> {
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(self.child.id().try_into()?),
+            nix::sys::signal::Signal::SIGTERM,
+        )?;
+        self.child.wait()?;
+        self.child = serve(&self.folder)?;
+        self.wait_until_up()
     }
 
     fn wait_until_up(&self) -> anyhow::Result<()> {
@@ -264,7 +280,9 @@ pub async fn ingest(folder: &Path, engine: Engine, args: &RunArgs, time: Duratio
 
 /// Resident memory an idle device costs, at a tenth and at all of them; then commands to single ones among all.
 pub async fn idle(folder: &Path, args: &RunArgs, results: &mut Results) -> anyhow::Result<()> {
-    let controller = Controller::start(&folder.join("idle"), Engine::Sqlite, "recommended")?;
+    let mut controller = Controller::start(&folder.join("idle"), Engine::Sqlite, "recommended")?;
+    drop(controller.clients(args.idle_devices).await?);
+    controller.restart()?;
     let mut clients = controller.clients(args.idle_devices).await?;
     let (bare_server, mut bare_clients) = controller.bare(args.idle_devices).await?;
     // One connection each, so that what is made once is there before the counting starts.

@@ -31,17 +31,20 @@ pub async fn sqlite(path: &std::path::Path, time: Duration) -> anyhow::Result<f6
         .execute(&mut db)
         .await?;
     sqlx::query("DELETE FROM raw").execute(&mut db).await?;
-    let (started, mut rows) = (Instant::now(), 0_i64);
-    while started.elapsed() < time {
+    let (mut spent, mut rows) = (Duration::ZERO, 0_i64);
+    while spent < time {
+        let batch = batch(rows); // the engine's time counts, not that of making rows
+        let started = Instant::now();
         let mut tx = db.begin().await?;
         sqlx::query("INSERT INTO raw SELECT value->>'device', value->>'seq', value->>'code', value->>'at', value->>'title' FROM json_each($1)")
-            .bind(batch(rows))
+            .bind(batch)
             .execute(&mut *tx)
             .await?;
         tx.commit().await?;
+        spent += started.elapsed();
         rows += ROWS;
     }
-    Ok(per_second(rows, started))
+    Ok(per_second(rows, spent))
 }
 
 /// Rows a second into PostgreSQL (fsync and synchronous_commit as the cluster has them: on).
@@ -54,10 +57,11 @@ pub async fn postgres(url: &str, time: Duration) -> anyhow::Result<f64> {
     let title = "2026-01 Cumulative Update for Windows 11 Version 24H2 for x64-based Systems (KB5999991)".to_owned();
     let titles = vec![title; usize::try_from(ROWS)?];
     let codes = vec![0x8007_3712_i64; usize::try_from(ROWS)?];
-    let (started, mut rows) = (Instant::now(), 0_i64);
-    while started.elapsed() < time {
+    let (mut spent, mut rows) = (Duration::ZERO, 0_i64);
+    while spent < time {
         let seqs: Vec<i64> = (rows..rows + ROWS).collect();
         let devices: Vec<i64> = seqs.iter().map(|seq| seq % 1_000).collect();
+        let started = Instant::now();
         let mut tx = db.begin().await?;
         sqlx::query(
             "INSERT INTO raw SELECT * FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[])",
@@ -70,12 +74,13 @@ pub async fn postgres(url: &str, time: Duration) -> anyhow::Result<f64> {
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
+        spent += started.elapsed();
         rows += ROWS;
     }
-    Ok(per_second(rows, started))
+    Ok(per_second(rows, spent))
 }
 
 #[allow(clippy::cast_precision_loss)] // a rate
-fn per_second(rows: i64, started: Instant) -> f64 {
-    rows as f64 / started.elapsed().as_secs_f64()
+fn per_second(rows: i64, spent: Duration) -> f64 {
+    rows as f64 / spent.as_secs_f64()
 }
