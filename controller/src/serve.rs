@@ -238,7 +238,7 @@ struct Parts {
 fn start_loops(parts: &Parts, rules: Rules, signer: Signer, gate: Gate, replica: String) -> Vec<JoinHandle<()>> {
     let tick = parts.clock.real(DOMAIN_TICK).clamp(SHORTEST_TICK, TICK);
     let (packages, policy) = (rules.packages.clone(), rules.policy.clone());
-    let renew_for = replica.clone();
+    let (renew_for, sweep_for) = (replica.clone(), replica.clone());
     let decide = {
         let p = parts.clone();
         tokio::spawn(async move {
@@ -258,6 +258,13 @@ fn start_loops(parts: &Parts, rules: Rules, signer: Signer, gate: Gate, replica:
         tokio::spawn(async move {
             let pass = || reconcile::renew::pass(&p.store, &replica, &p.streams);
             reconcile::run("renew", reconcile::renew::EVERY, &Notify::new(), &p.shutdown, pass).await;
+        })
+    };
+    let sessions = {
+        let (p, replica) = (parts.clone(), sweep_for);
+        tokio::spawn(async move {
+            let pass = || reconcile::sessions::pass(&p.store, &replica, &p.streams, reconcile::sessions::GRACE);
+            reconcile::run("session sweep", reconcile::sessions::EVERY, &Notify::new(), &p.shutdown, pass).await;
         })
     };
     let verify = {
@@ -301,7 +308,7 @@ fn start_loops(parts: &Parts, rules: Rules, signer: Signer, gate: Gate, replica:
             reconcile::run("packages", PACKAGES_REFRESH, &Notify::new(), &shutdown, pass).await;
         })
     };
-    vec![decide, dispatch, renew, verify, expire, bans, ages, refresh]
+    vec![decide, dispatch, renew, sessions, verify, expire, bans, ages, refresh]
 }
 
 async fn decide_pass(parts: &Parts, rules: &Rules) -> Result<Pass, StoreError> {

@@ -61,10 +61,10 @@ impl Streams {
         receiver
     }
 
-    /// Forgets the stream, unless a newer one took its place.
+    /// Ends the stream and any older one of the device, unless a newer one took their place.
     pub fn close(&self, device: DeviceId, stream_epoch: i64) {
         let mut live = self.lock();
-        if live.get(&device).is_some_and(|it| it.stream_epoch == stream_epoch) {
+        if live.get(&device).is_some_and(|it| it.stream_epoch <= stream_epoch) {
             live.remove(&device);
         }
     }
@@ -115,6 +115,12 @@ impl Streams {
     #[must_use]
     pub fn contains(&self, device: DeviceId) -> bool {
         self.lock().contains_key(&device)
+    }
+
+    /// Whether this very stream is still here.
+    #[must_use]
+    pub fn holds(&self, device: DeviceId, stream_epoch: i64) -> bool {
+        self.lock().get(&device).is_some_and(|it| it.stream_epoch == stream_epoch)
     }
 
     #[must_use]

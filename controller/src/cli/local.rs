@@ -114,7 +114,7 @@ pub fn store_failure(error: &StoreError) -> Failure {
         | StoreError::OtherFleet { .. } => Code::Usage,
         StoreError::Unreachable { .. } | StoreError::Busy { .. } => Code::Unreachable,
         StoreError::NotFound { .. } => Code::NotFound,
-        StoreError::Conflict { .. } => Code::Data,
+        StoreError::Conflict { .. } | StoreError::Invalid { .. } => Code::Data,
         StoreError::Corrupt { .. } | StoreError::Database { .. } => Code::Internal,
     };
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());

@@ -100,7 +100,7 @@ impl AgentService for AgentApi {
         let hello = request.into_inner();
         let stream_epoch = self
             .store
-            .session_open(device, &self.replica, Fence(hello.max_fence.max(0)), self.clock.now())
+            .session_open(device, &self.replica, Fence(hello.max_fence), self.clock.now())
             .await
             .map_err(|error| from_store("subscribe", &error))?;
         let directives = Directives::open(device, stream_epoch, self.streams.clone(), self.store.clone());

@@ -96,7 +96,7 @@ async fn commit_loop(store: Store, nudges: Nudges, mut waiting: mpsc::Receiver<W
         } else {
             answers
         };
-        commit(&store, &nudges, reports, answers).await;
+        commit(&store, &nudges, &reports, answers).await;
     }
 }
 
@@ -117,35 +117,35 @@ async fn acknowledge_first<E>(
 async fn commit(
     store: &Store,
     nudges: &Nudges,
-    reports: Vec<DeviceReport>,
+    reports: &[DeviceReport],
     answers: Vec<oneshot::Sender<Result<ReportRecorded, StoreError>>>,
 ) {
-    let single = reports.len() == 1;
-    // Kept for the second try: one bad report must not take its neighbours with it.
-    let again = if single { Vec::new() } else { reports.clone() };
     match store.reports_record(reports).await {
         Ok(recorded) => {
             for (answer, recorded) in answers.into_iter().zip(recorded) {
                 // A caller that gave up sends the report again and gets its duplicates acknowledged.
                 let _ = answer.send(Ok(recorded));
             }
-            nudges.decide();
-            nudges.verify();
         }
-        Err(error) if single || error.is_unreachable() => {
-            tracing::error!(error = &error as &dyn std::error::Error, reports = answers.len(), "reports not recorded");
+        // What is wrong with the database as such would be no better a report at a time.
+        Err(error) if reports.len() == 1 || error.is_transient() => {
+            tracing::error!(error = &error as &dyn std::error::Error, reports = reports.len(), "reports not recorded");
             for answer in answers {
-                let _ = answer.send(Err(error.duplicate()));
+                let _ = answer.send(Err(error.clone()));
             }
+            return;
         }
+        // One bad report must not take its neighbours with it.
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "batch refused, recording its reports one by one");
-            for (report, answer) in again.into_iter().zip(answers) {
-                let recorded = store.reports_record(vec![report]).await;
-                let _ = answer.send(recorded.map(|mut one| one.remove(0)));
+            for (report, answer) in reports.iter().zip(answers) {
+                if !answer.is_closed() {
+                    let recorded = store.reports_record(std::slice::from_ref(report)).await;
+                    let _ = answer.send(recorded.map(|mut one| one.remove(0)));
+                }
             }
-            nudges.decide();
-            nudges.verify();
         }
     }
+    nudges.decide();
+    nudges.verify();
 }

@@ -18,6 +18,7 @@ pub fn busy(what: &str) -> Status {
 pub fn from_store(operation: &'static str, error: &StoreError) -> Status {
     match error {
         StoreError::NotFound { .. } => Status::not_found(error.to_string()),
+        StoreError::Invalid { .. } => Status::invalid_argument(error.to_string()),
         StoreError::Conflict { .. } => Status::aborted(error.to_string()),
         other @ (StoreError::BadUrl { .. }
         | StoreError::Unreachable { .. }

@@ -48,6 +48,7 @@ fn store_problem(error: &StoreError) -> Problem {
     match error {
         StoreError::NotFound { what, id } => Problem::not_found(format_args!("{what} {id}")),
         StoreError::Conflict { reason, .. } => Problem::conflict(reason.clone()),
+        StoreError::Invalid { field, reason } => Problem::wrong_field(field, reason),
         StoreError::Unreachable { .. } | StoreError::Busy { .. } => Problem::unavailable("serve a request", error),
         StoreError::BadUrl { .. }
         | StoreError::NewerSchema { .. }

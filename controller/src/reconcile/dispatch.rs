@@ -4,7 +4,7 @@
 
 use chrono::TimeDelta;
 use fleetmend_proto::{
-    Clock, DeviceId, FleetId,
+    Clock, DeviceId, FleetId, OrderId,
     clock::wall_now,
     order::{OrderKey, OrderText, SignedOrder},
     v1,
@@ -13,11 +13,11 @@ use fleetmend_proto::{
 use super::Pass;
 use crate::{
     grpc::LEASE_SECONDS,
-    store::{OrderLease, Store, StoreError},
+    store::{LeaseTerms, Leased, Store, StoreError},
     streams::{Pushed, Streams},
 };
 
-/// Orders leased in one pass.
+/// Orders leased in one transaction.
 const BATCH: u32 = 200;
 
 /// What dispatch signs with and for whom.
@@ -32,7 +32,7 @@ impl Signer {
     }
 }
 
-/// One pass.
+/// One pass over all that is queued, a page at a time: what cannot be sent now keeps nothing behind it waiting.
 ///
 /// # Errors
 /// When the store fails; what was leased and not pushed goes back to the queue when its lease ends.
@@ -46,27 +46,54 @@ pub async fn pass(
     if streams.is_empty() {
         return Ok(Pass::Idle);
     }
-    let waiting = store.orders_leasable(replica, BATCH).await?;
-    let full = waiting.len() >= BATCH as usize;
-    let mut leased_any = false;
-    for (order, device) in waiting {
-        if !streams.contains(device) {
-            continue;
+    let mut after = None;
+    loop {
+        let page = store.orders_leasable(replica, after, BATCH).await?;
+        let here: Vec<_> = page.iter().copied().filter(|(_, device)| streams.contains(*device)).collect();
+        for leased in lease(store, &here, signer, clock).await? {
+            let (device, order, fence) = (leased.device, leased.order.order, leased.fence);
+            push(streams, device, leased.note);
+            tracing::info!(device_id = %device, order_id = %order, %fence, "order sent");
         }
-        let lease = OrderLease {
-            order,
-            fleet: signer.fleet,
-            lease_until: wall_now() + TimeDelta::seconds(LEASE_SECONDS.into()),
-            now: clock.now(),
-        };
-        let Some(leased) = store.order_lease(lease, &|text| signer.sign(text)).await? else {
-            continue; // another replica was faster, or the order was cancelled
-        };
-        leased_any = true;
-        push(streams, device, leased.note);
-        tracing::info!(device_id = %device, order_id = %order, fence = %leased.fence, "order sent");
+        match page.last() {
+            Some((last, _)) if page.len() >= BATCH as usize => after = Some(*last),
+            _ => return Ok(Pass::Idle),
+        }
     }
-    Ok(if full && leased_any { Pass::More } else { Pass::Idle })
+}
+
+/// Leases a page, together or, where one of them cannot be leased at all, each by itself.
+async fn lease(
+    store: &Store,
+    wanted: &[(OrderId, DeviceId)],
+    signer: &Signer,
+    clock: &dyn Clock,
+) -> Result<Vec<Leased>, StoreError> {
+    let terms = || LeaseTerms {
+        fleet: signer.fleet,
+        lease_until: wall_now() + TimeDelta::seconds(LEASE_SECONDS.into()),
+        now: clock.now(),
+    };
+    let sign = |text: &OrderText| signer.sign(text);
+    match store.orders_lease(wanted, terms(), &sign).await {
+        Err(error) if !error.is_transient() => {}
+        answer => return answer,
+    }
+    let mut all = Vec::with_capacity(wanted.len());
+    for one in wanted {
+        match store.orders_lease(std::slice::from_ref(one), terms(), &sign).await {
+            Ok(leased) => all.extend(leased),
+            Err(error) if error.is_transient() && all.is_empty() => return Err(error),
+            // What is leased already must be sent.
+            Err(error) if error.is_transient() => break,
+            Err(error) => {
+                let (order, device) = one;
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(order_id = %order, device_id = %device, error, "order cannot be leased");
+            }
+        }
+    }
+    Ok(all)
 }
 
 fn push(streams: &Streams, device: DeviceId, note: SignedOrder) {

@@ -1,10 +1,11 @@
-//! The loops: decide, dispatch, verify, expire, renew. None takes input: each runs on a timer and a nudge, re-reads the store,
+//! The loops: decide, dispatch, verify, expire, renew, sessions. None takes input: each runs on a timer and a nudge, re-reads the store,
 //! acts, and is idempotent, so that first run, retry and restart are one path.
 
 pub mod decide;
 pub mod dispatch;
 pub mod expire;
 pub mod renew;
+pub mod sessions;
 pub mod verify;
 
 use std::{future::Future, time::Duration};

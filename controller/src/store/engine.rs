@@ -75,7 +75,7 @@ macro_rules! within {
 /// derived table with the named columns (uuid, text, bigint, boolean, timestamptz, bytea):
 /// `bulk_sql!("INSERT INTO t (a) SELECT r.a FROM " [a: uuid] " WHERE true")` is `[sqlite_text, postgres_text]`.
 macro_rules! bulk_sql {
-    ($before:literal [$first:ident : $first_type:ident $(, $name:ident : $type:ident)* $(,)?] $after:literal) => {
+    ($before:literal [$first:ident : $first_type:ident $(, $name:ident : $type:ident)* $(,)?] $after:expr) => {
         [
             concat!(
                 $before, "(SELECT ",

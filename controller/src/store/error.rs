@@ -23,6 +23,9 @@ pub enum StoreError {
     /// The call has no meaning any more: something else came first, or the caller no longer holds what it speaks of.
     #[error("{operation}: {reason}")]
     Conflict { operation: &'static str, reason: String },
+    /// A value that cannot be kept, whoever sends it and however often.
+    #[error("{field} {reason}")]
+    Invalid { field: &'static str, reason: String },
     #[error("there is no {what} {id}")]
     NotFound { what: &'static str, id: String },
     #[error("database needs fleetmend {needs} or newer; this is {this}")]
@@ -51,6 +54,7 @@ impl StoreError {
             Self::Unreachable { .. } | Self::Busy { .. } => true,
             Self::BadUrl { .. }
             | Self::Conflict { .. }
+            | Self::Invalid { .. }
             | Self::NotFound { .. }
             | Self::NewerSchema { .. }
             | Self::OlderSchema { .. }
@@ -58,31 +62,6 @@ impl StoreError {
             | Self::Corrupt { .. }
             | Self::Database { .. } => false,
         }
-    }
-}
-
-impl StoreError {
-    /// Whether the database as a whole did not answer, whatever was asked.
-    #[must_use]
-    pub fn is_unreachable(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } => true,
-            Self::Busy { source, .. } => is_link(source),
-            Self::BadUrl { .. }
-            | Self::Conflict { .. }
-            | Self::NotFound { .. }
-            | Self::NewerSchema { .. }
-            | Self::OlderSchema { .. }
-            | Self::OtherFleet { .. }
-            | Self::Corrupt { .. }
-            | Self::Database { .. } => false,
-        }
-    }
-
-    /// The same error for another caller of the same batch.
-    #[must_use]
-    pub fn duplicate(&self) -> Self {
-        self.clone()
     }
 
     pub(super) fn not_found(what: &'static str, id: impl std::fmt::Display) -> Self {
@@ -109,10 +88,10 @@ fn classify(operation: &'static str, source: sqlx::Error) -> StoreError {
     let code = source.as_database_error().and_then(|error| error.code());
     match code.as_deref() {
         // SQLite: SQLITE_BUSY and its extended codes. PostgreSQL: serialization failure, deadlock, lock and statement
-        // time-outs, too many connections, shutting down.
-        Some("5" | "261" | "517" | "773" | "40001" | "40P01" | "55P03" | "57014" | "53300" | "57P01" | "57P03") => {
-            StoreError::Busy { operation, source: Arc::new(source) }
-        }
+        // time-outs, too many connections, shutting down (on purpose, after a crash), starting up.
+        Some(
+            "5" | "261" | "517" | "773" | "40001" | "40P01" | "55P03" | "57014" | "53300" | "57P01" | "57P02" | "57P03",
+        ) => StoreError::Busy { operation, source: Arc::new(source) },
         _ if is_link(&source) => StoreError::Busy { operation, source: Arc::new(source) },
         _ => StoreError::Database { operation, source: Arc::new(source) },
     }

@@ -1,18 +1,21 @@
 //! Leases: a queued order is claimed by the replica that streams to its device, fenced, signed and kept as sent.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use fleetmend_domain::order::Event;
 use fleetmend_proto::{
     DeviceId, Fence, FleetId, OrderId, UpdateRef,
     order::{OrderText, SignedOrder},
 };
+use serde::Serialize;
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
     Actor, Store, StoreError, device_ids,
     devices::lock,
-    engine::{Tx, on, within},
+    engine::{Tx, bulk, bulk_fetch, bulk_sql, on},
     error::During as _,
     events::{self, Event as Change},
     from_json, orders,
@@ -21,10 +24,18 @@ use super::{
 /// How far a device's clock may be behind before it calls a new order "not yet valid".
 const CLOCK_SLACK: TimeDelta = TimeDelta::minutes(5);
 
-/// Who leases what, until when.
+/// Whether device `d` may be given order `o`, as a condition in SQL: none while it is banned; in quarantine only what
+/// the ladder orders there too (rule `R0.quarantined`), whatever was queued before.
+macro_rules! may_get {
+    () => {
+        "(d.state = 'active' OR (d.state = 'quarantined' AND o.tier <= 2))"
+    };
+}
+pub(super) use may_get;
+
+/// For whom orders are signed, and until when they are leased.
 #[derive(Clone, Copy, Debug)]
-pub struct OrderLease {
-    pub order: OrderId,
+pub struct LeaseTerms {
     pub fleet: FleetId,
     /// Wall clock.
     pub lease_until: DateTime<Utc>,
@@ -41,19 +52,50 @@ pub struct Leased {
     pub note: SignedOrder,
 }
 
+/// What of a queued order is not among the columns that change.
+const WAITING: [&str; 2] = bulk_sql!(
+    "SELECT o.id, o.action, o.expires_at, i.update_ref FROM "
+    [id: uuid, device_id: uuid]
+    concat!(
+        " JOIN orders o ON o.id = r.id AND o.device_id = r.device_id JOIN incidents i ON i.id = o.incident_id \
+         JOIN devices d ON d.id = o.device_id WHERE o.state = 'queued' AND o.expires_at > $2 AND ",
+        may_get!()
+    )
+);
+
+// INVARIANT: a device's fence only grows, and no two leases share one.
+const RAISE_FENCE: [&str; 2] = bulk_sql!(
+    "UPDATE devices SET fence = fence + 1 FROM " [device_id: uuid] " WHERE devices.id = r.device_id RETURNING id, fence"
+);
+
+const LEASE: [&str; 2] = bulk_sql!(
+    "UPDATE orders SET state = r.state, fence = r.fence, lease_until = r.lease_until, leased_at = r.leased_at, \
+     note = r.note, generation = orders.generation + 1 FROM "
+    [id: uuid, state: text, fence: bigint, lease_until: timestamptz, leased_at: timestamptz, note: bytea,
+     generation: bigint]
+    " WHERE orders.id = r.id AND orders.generation = r.generation"
+);
+
 impl Store {
-    /// Queued orders of devices that stream to `replica`, oldest first.
+    /// Queued orders of devices that stream to `replica`, oldest first: at most `limit` of those after `after`.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn orders_leasable(&self, replica: &str, limit: u32) -> Result<Vec<(OrderId, DeviceId)>, StoreError> {
-        let rows: Vec<(Uuid, Uuid)> = on!(self.db, pool => sqlx::query_as(
+    pub async fn orders_leasable(
+        &self,
+        replica: &str,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Result<Vec<(OrderId, DeviceId)>, StoreError> {
+        let rows: Vec<(Uuid, Uuid)> = on!(self.db, pool => sqlx::query_as(concat!(
             "SELECT o.id, o.device_id FROM orders o JOIN sessions s ON s.device_id = o.device_id \
              JOIN devices d ON d.id = o.device_id \
-             WHERE o.state = 'queued' AND s.replica = $1 AND s.closed_at IS NULL AND d.state <> 'banned' \
-             ORDER BY o.id LIMIT $2",
-        )
+             WHERE o.state = 'queued' AND o.id > $2 AND s.replica = $1 AND s.closed_at IS NULL AND ",
+            may_get!(),
+            " ORDER BY o.id LIMIT $3",
+        ))
         .bind(replica)
+        .bind(after.map_or(Uuid::nil(), |order| order.0))
         .bind(i64::from(limit))
         .fetch_all(pool)
         .await)
@@ -96,60 +138,67 @@ impl Store {
         Ok(row.map(|(order, fence)| (OrderId(order), Fence(fence))))
     }
 
-    /// Claims one queued order: raises the device's fence, signs the text with it and keeps the exact bytes.
-    /// `None` = it is not queued any more, has expired, or its device is banned.
+    /// Claims queued orders in one transaction: raises the fence of each device, signs each text with it and keeps the
+    /// exact bytes. Left out are those not queued any more or expired, and those whose device may not get them now.
     ///
     /// # Errors
-    /// When the database fails; nothing was leased then.
-    pub async fn order_lease(
+    /// When the database fails or an order's row cannot be used; nothing was leased then.
+    pub async fn orders_lease(
         &self,
-        lease: OrderLease,
+        wanted: &[(OrderId, DeviceId)],
+        terms: LeaseTerms,
         sign: &(dyn Fn(&OrderText) -> SignedOrder + Send + Sync),
-    ) -> Result<Option<Leased>, StoreError> {
+    ) -> Result<Vec<Leased>, StoreError> {
         let operation = "order lease";
-        let mut tx = self.begin(operation).await?;
-        let Some(device) = orders::device_of(&mut tx, lease.order).await? else {
-            return Ok(None);
-        };
-        lock(&mut tx, &device_ids([device])).await?;
-        let Some(waiting) = waiting(&mut tx, &lease).await? else {
-            return Ok(None);
-        };
-        let Some(mut row) = orders::load(&mut tx, [lease.order.0]).await?.pop() else {
-            return Ok(None);
-        };
-        if row.take(Event::Leased, lease.now).is_err() {
-            return Ok(None);
+        if wanted.is_empty() {
+            return Ok(Vec::new());
         }
-        let fence = raise_fence(&mut tx, device).await?;
-        let update: UpdateRef = from_json("update", &waiting.update_ref)?;
-        let order = OrderText {
-            fleet: lease.fleet,
-            device,
-            order: lease.order,
-            incident: row.incident(),
-            fence,
-            not_before: lease.now - CLOCK_SLACK,
-            not_after: waiting.expires_at,
-            action: from_json("action", &waiting.action)?,
-            update_id: update.update_id,
-            revision: update.revision,
-            kb: update.kb,
-        };
-        let note = sign(&order);
-        row.fence = Some(fence.0);
-        row.lease_until = Some(lease.lease_until);
-        orders::save(&mut tx, std::slice::from_ref(&row)).await?;
-        keep_note(&mut tx, &lease, &note).await?;
-        let data = serde_json::json!({ "fence": fence, "action": order.action.name() });
-        let event = Change::new(&Actor::Loop("dispatch"), "order_leased", lease.now)
-            .device(device)
-            .incident(row.incident())
-            .order(lease.order)
-            .data(&data);
-        events::append(&mut tx, &[event]).await?;
+        let mut tx = self.begin(operation).await?;
+        lock(&mut tx, &device_ids(wanted.iter().map(|(_, device)| *device))).await?;
+        let ids: Vec<_> = wanted.iter().map(|(order, device)| Wanted { id: order.0, device_id: device.0 }).collect();
+        let waiting: Vec<Waiting> = bulk_fetch!(&mut tx, WAITING, &ids, operation, terms.now)?;
+        let mut waiting: HashMap<Uuid, Waiting> = waiting.into_iter().map(|it| (it.id, it)).collect();
+        let mut rows = orders::load(&mut tx, waiting.keys().copied()).await?;
+        rows.retain_mut(|row| row.take(Event::Leased, terms.now).is_ok());
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let fences = raise_fences(&mut tx, &rows).await?;
+        let mut leased = Vec::with_capacity(rows.len());
+        let mut kept = Vec::with_capacity(rows.len());
+        let mut log = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (Some(it), Some(fence)) = (waiting.remove(&row.id), fences.get(&row.device_id)) else {
+                return Err(StoreError::corrupt("order", format_args!("{} without a device", row.id)));
+            };
+            let order = it.text(row, *fence, &terms)?;
+            let note = sign(&order);
+            kept.push(Kept {
+                id: row.id,
+                state: row.state.word(),
+                fence: fence.0,
+                lease_until: terms.lease_until,
+                leased_at: terms.now,
+                note: format!("\\x{}", hex::encode(&note.0)),
+                generation: row.generation,
+            });
+            let data = serde_json::json!({ "fence": fence, "action": order.action.name() });
+            log.push(
+                Change::new(&Actor::Loop("dispatch"), "order_leased", terms.now)
+                    .device(row.device())
+                    .incident(row.incident())
+                    .order(row.order())
+                    .data(&data),
+            );
+            leased.push(Leased { device: row.device(), fence: *fence, order, note });
+        }
+        let written: u64 = bulk!(&mut tx, LEASE, &kept, operation)?;
+        if written != kept.len() as u64 {
+            return Err(StoreError::Conflict { operation, reason: "another change came first, retry".to_owned() });
+        }
+        events::append(&mut tx, &log).await?;
         tx.commit().await.during(operation)?;
-        Ok(Some(Leased { device, fence, order, note }))
+        Ok(leased)
     }
 
     /// Gives orders whose lease ended before `Begin` back to the queue (wall clock). Returns how many.
@@ -194,43 +243,58 @@ impl Store {
     }
 }
 
+async fn raise_fences(tx: &mut Tx, rows: &[orders::Live]) -> Result<HashMap<Uuid, Fence>, StoreError> {
+    let devices: Vec<_> = rows.iter().map(|row| Raised { device_id: row.device_id }).collect();
+    let raised: Vec<(Uuid, i64)> = bulk_fetch!(tx, RAISE_FENCE, &devices, "order lease")?;
+    Ok(raised.into_iter().map(|(device, fence)| (device, Fence(fence))).collect())
+}
+
+#[derive(Serialize)]
+struct Wanted {
+    id: Uuid,
+    device_id: Uuid,
+}
+
+#[derive(Serialize)]
+struct Raised {
+    device_id: Uuid,
+}
+
+#[derive(Serialize)]
+struct Kept {
+    id: Uuid,
+    state: &'static str,
+    fence: i64,
+    lease_until: DateTime<Utc>,
+    leased_at: DateTime<Utc>,
+    /// `\x` and hex digits.
+    note: String,
+    generation: i64,
+}
+
 #[derive(FromRow)]
 struct Waiting {
+    id: Uuid,
     action: String,
     expires_at: DateTime<Utc>,
     update_ref: String,
 }
 
-async fn waiting(tx: &mut Tx, lease: &OrderLease) -> Result<Option<Waiting>, StoreError> {
-    within!(tx, conn => sqlx::query_as(
-        "SELECT o.action, o.expires_at, i.update_ref FROM orders o \
-         JOIN incidents i ON i.id = o.incident_id JOIN devices d ON d.id = o.device_id \
-         WHERE o.id = $1 AND o.state = 'queued' AND o.expires_at > $2 AND d.state <> 'banned'",
-    )
-    .bind(lease.order.0)
-    .bind(lease.now)
-    .fetch_optional(conn)
-    .await)
-    .during("order lease")
-}
-
-/// INVARIANT: a device's fence only grows, and no two leases share one.
-async fn raise_fence(tx: &mut Tx, device: DeviceId) -> Result<Fence, StoreError> {
-    within!(tx, conn => sqlx::query_scalar("UPDATE devices SET fence = fence + 1 WHERE id = $1 RETURNING fence")
-        .bind(device.0)
-        .fetch_one(conn)
-        .await)
-    .during("order lease")
-    .map(Fence)
-}
-
-async fn keep_note(tx: &mut Tx, lease: &OrderLease, note: &SignedOrder) -> Result<(), StoreError> {
-    within!(tx, conn => sqlx::query("UPDATE orders SET note = $2, leased_at = $3 WHERE id = $1")
-        .bind(lease.order.0)
-        .bind(&note.0)
-        .bind(lease.now)
-        .execute(conn)
-        .await
-        .map(|_| ()))
-    .during("order lease")
+impl Waiting {
+    fn text(&self, row: &orders::Live, fence: Fence, terms: &LeaseTerms) -> Result<OrderText, StoreError> {
+        let update: UpdateRef = from_json("update", &self.update_ref)?;
+        Ok(OrderText {
+            fleet: terms.fleet,
+            device: row.device(),
+            order: row.order(),
+            incident: row.incident(),
+            fence,
+            not_before: terms.now - CLOCK_SLACK,
+            not_after: self.expires_at,
+            action: from_json("action", &self.action)?,
+            update_id: update.update_id,
+            revision: update.revision,
+            kb: update.kb,
+        })
+    }
 }

@@ -47,11 +47,12 @@ pub use events::Actor;
 pub use fleet::Fleet;
 pub use incidents::IncidentRow;
 pub use ingest::{DeviceReport, ReportRecorded};
-pub use lease::{Leased, OrderLease};
+pub use lease::{LeaseTerms, Leased};
 pub use orders::{OrderRow, StepRow};
 pub use people::Remediation;
 pub use progress::{Begin, OrderProgress};
 pub use read::{IncidentFilter, Moment, MomentKind, OrderFilter, Page, PageRequest};
+pub use sessions::MAX_FENCE;
 pub use summary::{OrderCount, Summary};
 pub use verifications::{VerificationMade, Verifying};
 

@@ -16,7 +16,9 @@ use super::{
     engine::{Tx, bulk, bulk_sql, within},
     error::During as _,
     events::{self, Event as Change},
-    json_text, orders,
+    json_text,
+    lease::may_get,
+    orders,
 };
 use crate::sabotage::Sabotage;
 
@@ -69,6 +71,10 @@ impl Store {
         let first = row.state == State::Leased;
         if first && row.lease_until.is_none_or(|until| until <= begin.now_wall) {
             return refuse("the lease has ended before the order began".to_owned());
+        }
+        // What has begun goes on: a PC is not left half repaired.
+        if first && !may_begin(&mut tx, begin.order).await? {
+            return refuse("the device is quarantined: this order waits until it is approved".to_owned());
         }
         let event = if row.state == State::AwaitingReboot { Event::Resumed } else { Event::Begun };
         if let Err(error) = row.take(event, begin.now) {
@@ -160,6 +166,18 @@ fn advance(row: &mut orders::Live, progress: &OrderProgress) -> bool {
     row.state == State::AwaitingReboot
         && row.take(Event::Resumed, progress.now).is_ok()
         && row.take(event, progress.now).is_ok()
+}
+
+async fn may_begin(tx: &mut Tx, order: OrderId) -> Result<bool, StoreError> {
+    let found: Option<Uuid> = within!(tx, conn => sqlx::query_scalar(concat!(
+        "SELECT o.id FROM orders o JOIN devices d ON d.id = o.device_id WHERE o.id = $1 AND ",
+        may_get!(),
+    ))
+    .bind(order.0)
+    .fetch_optional(conn)
+    .await)
+    .during("begin")?;
+    Ok(found.is_some())
 }
 
 async fn load(tx: &mut Tx, order: OrderId, device: DeviceId) -> Result<Option<orders::Live>, StoreError> {

@@ -2,19 +2,29 @@
 
 use chrono::{DateTime, Utc};
 use fleetmend_proto::{DeviceId, Fence, clock::wall_now};
+use serde::Serialize;
+use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    engine::{Tx, within},
+    engine::{Tx, bulk, bulk_sql, on, within},
     error::During as _,
 };
+
+/// No device comes near it by orders alone. More would be a fault or an attempt to leave no number for the next lease.
+pub const MAX_FENCE: Fence = Fence(1 << 53);
+
+const CLOSE: [&str; 2] = bulk_sql!(
+    "UPDATE sessions SET closed_at = $2 FROM " [device_id: uuid, stream_epoch: bigint]
+    " WHERE sessions.device_id = r.device_id AND sessions.stream_epoch = r.stream_epoch AND sessions.closed_at IS NULL"
+);
 
 impl Store {
     /// Opens a device's session at `replica` and returns its stream epoch, above all earlier ones. `max_fence` is what
     /// the device has seen: orders to come are above it even when this database was restored from a backup.
     ///
     /// # Errors
-    /// When the database fails.
+    /// [`StoreError::Invalid`] for a fence that no lease can have had, else when the database fails.
     pub async fn session_open(
         &self,
         device: DeviceId,
@@ -22,6 +32,10 @@ impl Store {
         max_fence: Fence,
         now: DateTime<Utc>,
     ) -> Result<i64, StoreError> {
+        if max_fence < Fence(0) || max_fence > MAX_FENCE {
+            let reason = format!("is {max_fence}, it must be 0 to {MAX_FENCE}: the agent's journal is damaged");
+            return Err(StoreError::Invalid { field: "max_fence", reason });
+        }
         let mut tx = self.begin("session open").await?;
         // The device's row first, as everywhere.
         let known = within!(&mut tx, conn => sqlx::query(
@@ -71,6 +85,36 @@ impl Store {
         tx.commit().await.during("session close")
     }
 
+    /// The sessions that are open at `replica`, each with its stream epoch.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn sessions_open(&self, replica: &str) -> Result<Vec<(DeviceId, i64)>, StoreError> {
+        let rows: Vec<(Uuid, i64)> = on!(self.db, pool => sqlx::query_as(
+            "SELECT device_id, stream_epoch FROM sessions WHERE replica = $1 AND closed_at IS NULL",
+        )
+        .bind(replica)
+        .fetch_all(pool)
+        .await)
+        .during("sessions open")?;
+        Ok(rows.into_iter().map(|(device, epoch)| (DeviceId(device), epoch)).collect())
+    }
+
+    /// Closes these sessions, except those that a newer one has replaced. Returns how many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn sessions_close(&self, sessions: &[(DeviceId, i64)]) -> Result<u64, StoreError> {
+        let rows: Vec<_> = sessions
+            .iter()
+            .map(|(device, stream_epoch)| SessionRow { device_id: device.0, stream_epoch: *stream_epoch })
+            .collect();
+        let mut tx = self.begin("sessions close").await?;
+        let closed: u64 = bulk!(&mut tx, CLOSE, &rows, "sessions close", wall_now())?;
+        tx.commit().await.during("sessions close")?;
+        Ok(closed)
+    }
+
     /// Closes what a former process of the same replica left open.
     ///
     /// # Errors
@@ -91,4 +135,10 @@ async fn clear(tx: &mut Tx, replica: &str) -> Result<u64, StoreError> {
         .await
         .map(|done| done.rows_affected()))
     .during("sessions clear")
+}
+
+#[derive(Serialize)]
+struct SessionRow {
+    device_id: Uuid,
+    stream_epoch: i64,
 }

@@ -118,7 +118,7 @@ impl Fleet {
             condition: Some(condition(row.name, row.serial)),
             received_at: now,
         };
-        self.state.store.reports_record(vec![report]).await.expect("the report is recorded");
+        self.state.store.reports_record(&[report]).await.expect("the report is recorded");
         let filter = fleetmend_controller::store::IncidentFilter { device: Some(device), ..Default::default() };
         let page = self.state.store.incident_list(&filter, &PageRequest::default()).await.expect("incidents are read");
         page.items.first().expect("a failure opens an incident").id

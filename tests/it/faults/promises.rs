@@ -94,7 +94,7 @@ async fn race(url: &str) -> anyhow::Result<()> {
     let device = enrolled(&store).await?;
     let now = wall_now();
     let outcomes = (0..RIVALS).map(|number| (i64::from(number) + 1, failure(number))).collect();
-    store.reports_record(vec![DeviceReport { device, epoch: 1, outcomes, condition: None, received_at: now }]).await?;
+    store.reports_record(&[DeviceReport { device, epoch: 1, outcomes, condition: None, received_at: now }]).await?;
     let due = store.incidents_due(now, 100).await?;
     assert_eq!(due.len(), RIVALS as usize);
     let made: Vec<_> = due

@@ -20,6 +20,7 @@ macro_rules! on_both {
 
 mod decisions;
 mod devices;
+mod dispatch;
 mod enrollment;
 mod orders;
 mod reports;

@@ -1,7 +1,7 @@
 //! Orders: leases and fences, what devices say, deadlines, verification, and the climb from tier to tier.
 
 use chrono::TimeDelta;
-use fleetmend_controller::store::{MomentKind, StoreError, VerificationMade, Verifying};
+use fleetmend_controller::store::{MomentKind, Selector, StoreError, VerificationMade, Verifying};
 use fleetmend_domain::{incident::StateName, ladder::Verdict, order::State};
 use fleetmend_proto::{
     Action, Fence, HResult, IncidentId, OrderId, OutcomeResult,
@@ -58,16 +58,15 @@ async fn the_fence_grows_with_each_lease(world: World) {
 }
 
 async fn twenty_replicas_lease_an_order_once(world: World) {
-    let (_, incident) = world.failing().await;
+    let (device, incident) = world.failing().await;
     let order = world.order(incident, Action::Retry, world.now).await;
     let mut tries = tokio::task::JoinSet::new();
     for _ in 0..20 {
-        let (store, fleet, now) = (world.store.clone(), world.fleet, world.now);
+        let (store, terms) = (world.store.clone(), world.terms(world.now));
         tries.spawn(async move {
             let key = OrderKey::from_seed("test", [3; 32]);
-            let lease_until = wall_now() + TimeDelta::seconds(60);
-            let lease = fleetmend_controller::store::OrderLease { order, fleet, lease_until, now };
-            store.order_lease(lease, &|text| key.sign(text)).await.expect("a lease or none").is_some()
+            let leased = store.orders_lease(&[(order, device)], terms, &|text| key.sign(text)).await;
+            !leased.expect("a lease or none").is_empty()
         });
     }
     assert_eq!(tries.join_all().await.into_iter().filter(|leased| *leased).count(), 1);
@@ -114,6 +113,34 @@ async fn what_comes_with_a_stale_fence_is_evidence(world: World) {
     assert_eq!(kept.count(), 2);
     let unknown = progress(device, OrderId(uuid::Uuid::new_v4()), Fence(1), OrderPhase::Failed, world.now);
     assert!(matches!(world.store.order_update(unknown).await, Err(StoreError::NotFound { .. })));
+}
+
+async fn a_quarantined_device_gets_and_begins_only_what_changes_nothing_lasting(world: World) {
+    let (device, incident) = world.failing().await;
+    let light = world.order(incident, Action::Retry, world.now).await;
+    let (heavy_device, incident) = world.failing().await;
+    let heavy = world.order(incident, Action::RepairImage, world.now).await;
+    let (begun_device, incident) = world.failing().await;
+    let begun = world.order(incident, Action::RepairImage, world.now).await;
+    let running = world.begin(begun, 1, world.now).await;
+    let (leased_device, incident) = world.failing().await;
+    let leased_order = world.order(incident, Action::RepairImage, world.now).await;
+    let leased = world.lease(leased_order, world.now).await.expect("a queued order");
+    for it in [device, heavy_device, begun_device, leased_device] {
+        world.store.session_open(it, "a", Fence(0), world.now).await.expect("a session");
+        world.execute("UPDATE devices SET state = 'quarantined' WHERE id = $1", it.0).await;
+    }
+    let leasable = async || world.store.orders_leasable("a", None, 10).await.expect("orders");
+    assert_eq!(leasable().await, [(light, device)]);
+    assert!(world.lease(heavy, world.now).await.is_none());
+    world.begin(light, 1, world.now).await;
+    let refused = world.store.order_begin(begin(&leased, leased_order, 1, world.now)).await;
+    let refused = refused.expect_err("quarantined before it began").to_string();
+    assert!(refused.contains("quarantined"), "{refused}");
+    world.store.order_begin(begin(&running, begun, 1, world.now)).await.expect("what has begun goes on");
+    let ids = Selector::Id(heavy_device);
+    world.store.devices_approve(ids, "ada", world.now).await.expect("an approval");
+    assert_eq!(leasable().await, [(heavy, heavy_device)]);
 }
 
 async fn steps_keep_their_newest_state(world: World) {
@@ -253,6 +280,7 @@ on_both!(
     twenty_replicas_lease_an_order_once,
     begin_is_idempotent_under_one_fence_only,
     what_comes_with_a_stale_fence_is_evidence,
+    a_quarantined_device_gets_and_begins_only_what_changes_nothing_lasting,
     steps_keep_their_newest_state,
     refused_and_unavailable_go_back_to_the_ladder,
     the_climb_goes_on_after_proof_of_failure,

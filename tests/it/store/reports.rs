@@ -29,7 +29,7 @@ async fn a_repeated_report_changes_nothing(world: World) {
         condition: None,
         received_at: world.now,
     };
-    let both = world.store.reports_record(vec![report(3), report(3)]).await.expect("recorded");
+    let both = world.store.reports_record(&[report(3), report(3)]).await.expect("recorded");
     assert_eq!((both[0].accepted, both[1].duplicates), (1, 1));
     assert_eq!(outcomes(&world).await, 3);
 }
@@ -42,7 +42,7 @@ async fn other_content_under_a_known_position_wants_a_new_epoch(world: World) {
     assert_eq!(answer, ReportRecorded { new_epoch: true, ..ReportRecorded::default() });
     assert_eq!(outcomes(&world).await, 1, "nothing of it is stored");
     let report = DeviceReport { device, epoch: 2, outcomes: rolled_back, condition: None, received_at: world.now };
-    let answer = world.store.reports_record(vec![report]).await.expect("recorded")[0];
+    let answer = world.store.reports_record(&[report]).await.expect("recorded")[0];
     assert_eq!((answer.accepted, answer.new_epoch), (2, false));
 }
 
@@ -56,11 +56,11 @@ async fn a_batch_with_an_unknown_device_records_and_acknowledges_nothing(world: 
         received_at: world.now,
     };
     let stranger = DeviceId(Uuid::new_v4());
-    let refused = world.store.reports_record(vec![report(device, 1), report(stranger, 1)]).await;
+    let refused = world.store.reports_record(&[report(device, 1), report(stranger, 1)]).await;
     assert!(matches!(refused, Err(StoreError::NotFound { .. })), "{refused:?}");
     assert_eq!(outcomes(&world).await, 0);
     assert!(world.due(world.now).await.is_empty());
-    let alone = world.store.reports_record(vec![report(device, 1)]).await.expect("recorded");
+    let alone = world.store.reports_record(&[report(device, 1)]).await.expect("recorded");
     assert_eq!(alone[0].accepted, 1);
 }
 

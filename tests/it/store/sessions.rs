@@ -1,5 +1,13 @@
 //! Sessions: a newer stream replaces an older one; only their replica leases.
 
+use std::time::Duration;
+
+use fleetmend_controller::{
+    config::DrainSettings,
+    reconcile::sessions,
+    store::{MAX_FENCE, StoreError},
+    streams::Streams,
+};
 use fleetmend_proto::{Action, Fence, order::OrderPhase};
 
 use super::world::World;
@@ -8,7 +16,7 @@ async fn a_newer_stream_outlives_the_end_of_an_older_one(world: World) {
     let (device, incident) = world.failing().await;
     world.order(incident, Action::Retry, world.now).await;
     let open = async |replica| world.store.session_open(device, replica, Fence(0), world.now).await.expect("a session");
-    let leasable = async |replica| world.store.orders_leasable(replica, 10).await.expect("orders").len();
+    let leasable = async |replica| world.store.orders_leasable(replica, None, 10).await.expect("orders").len();
     let first = open("a").await;
     assert_eq!((leasable("a").await, leasable("b").await), (1, 0));
     let second = open("b").await;
@@ -32,6 +40,48 @@ async fn orders_are_above_every_fence_the_device_has_seen(world: World) {
     assert_eq!(world.lease(order, world.now).await.expect("a queued order").fence, Fence(42));
 }
 
+async fn a_fence_that_no_lease_can_have_had_opens_no_session(world: World) {
+    let device = world.device().await;
+    for wrong in [i64::MAX, MAX_FENCE.0 + 1, -1] {
+        let refused = world.store.session_open(device, "a", Fence(wrong), world.now).await;
+        assert!(matches!(refused, Err(StoreError::Invalid { field: "max_fence", .. })), "{refused:?}");
+    }
+    let fence = world.store.device_get(device).await.expect("a look-up").expect("a device").fence;
+    assert_eq!(fence, Fence(0));
+    world.store.session_open(device, "a", MAX_FENCE, world.now).await.expect("a session");
+}
+
+async fn a_session_whose_stream_has_gone_is_closed(world: World) {
+    let streams = Streams::new(DrainSettings::default());
+    let open = async |device| world.store.session_open(device, "a", Fence(0), world.now).await.expect("a session");
+    let (alive, gone, elsewhere) = (world.device().await, world.device().await, world.device().await);
+    let _directives = streams.open(alive, open(alive).await);
+    open(gone).await;
+    world.store.session_open(elsewhere, "b", Fence(0), world.now).await.expect("a session");
+    // Its stream comes while the sweep waits: a row is always there first.
+    let late = world.device().await;
+    let epoch = open(late).await;
+    let grace = Duration::from_millis(200);
+    let sweep = sessions::pass(&world.store, "a", &streams, grace);
+    let comes = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        streams.open(late, epoch)
+    };
+    let (swept, _directives) = tokio::join!(sweep, comes);
+    swept.expect("a pass");
+    let mut kept: Vec<_> =
+        world.store.sessions_open("a").await.expect("sessions").into_iter().map(|(device, _)| device).collect();
+    kept.sort();
+    let mut expected = [alive, late];
+    expected.sort();
+    assert_eq!(kept, expected);
+    assert_eq!(world.store.sessions_open("b").await.expect("sessions").len(), 1);
+    // A newer session is not closed for an older one.
+    let epoch = open(gone).await;
+    assert_eq!(world.store.sessions_close(&[(gone, epoch - 1)]).await.expect("none"), 0);
+    assert_eq!(world.store.sessions_close(&[(gone, epoch)]).await.expect("one"), 1);
+}
+
 async fn a_lease_can_be_renewed_from_begin_to_the_end_where_the_device_is(world: World) {
     let (device, incident) = world.failing().await;
     let order = world.order(incident, Action::RepairImage, world.now).await;
@@ -50,6 +100,8 @@ async fn a_lease_can_be_renewed_from_begin_to_the_end_where_the_device_is(world:
 }
 
 on_both!(
+    a_fence_that_no_lease_can_have_had_opens_no_session,
+    a_session_whose_stream_has_gone_is_closed,
     a_lease_can_be_renewed_from_begin_to_the_end_where_the_device_is,
     a_newer_stream_outlives_the_end_of_an_older_one,
     orders_are_above_every_fence_the_device_has_seen,

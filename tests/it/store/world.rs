@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, TimeZone as _, Utc};
 use fleetmend_controller::store::{
-    Begin, DecisionApplied, DecisionMade, DeviceReport, DueIncident, Enrolling, Leased, NewToken, OrderLease,
+    Begin, DecisionApplied, DecisionMade, DeviceReport, DueIncident, Enrolling, LeaseTerms, Leased, NewToken,
     OrderProgress, ReportRecorded, Store,
 };
 use fleetmend_domain::{
@@ -100,7 +100,7 @@ impl World {
         at: DateTime<Utc>,
     ) -> ReportRecorded {
         let report = DeviceReport { device, epoch: 1, outcomes, condition: None, received_at: at };
-        self.store.reports_record(vec![report]).await.expect("a recorded report")[0]
+        self.store.reports_record(&[report]).await.expect("a recorded report")[0]
     }
 
     /// A device with one open incident, due now.
@@ -137,8 +137,26 @@ impl World {
 
     pub async fn lease(&self, order: OrderId, now: DateTime<Utc>) -> Option<Leased> {
         let key = OrderKey::from_seed("test", [3; 32]);
-        let lease = OrderLease { order, fleet: self.fleet, lease_until: wall_now() + TimeDelta::seconds(60), now };
-        self.store.order_lease(lease, &|text| key.sign(text)).await.expect("a lease or none")
+        let device = self.store.order_get(order).await.expect("a look-up").expect("the order").device;
+        let leased = self.store.orders_lease(&[(order, device)], self.terms(now), &|text| key.sign(text)).await;
+        leased.expect("a lease or none").pop()
+    }
+
+    pub fn terms(&self, now: DateTime<Utc>) -> LeaseTerms {
+        LeaseTerms { fleet: self.fleet, lease_until: wall_now() + TimeDelta::seconds(60), now }
+    }
+
+    /// A statement past the store, with one id bound: what another process or an older version may have left.
+    pub async fn execute(&self, sql: &'static str, id: Uuid) {
+        if self.url.starts_with("sqlite") {
+            let pool = sqlx::SqlitePool::connect(&self.url).await.expect("the database");
+            sqlx::query(sql).bind(id).execute(&pool).await.expect("a statement");
+            pool.close().await;
+        } else {
+            let pool = sqlx::PgPool::connect(&self.url).await.expect("the database");
+            sqlx::query(sql).bind(id).execute(&pool).await.expect("a statement");
+            pool.close().await;
+        }
     }
 
     /// Leases an order and begins it after the outcome `seq`.

@@ -65,15 +65,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when one of the devices is unknown; else when the database fails. Nothing was
     /// recorded then, and nothing may be acknowledged.
-    pub async fn reports_record(&self, reports: Vec<DeviceReport>) -> Result<Vec<ReportRecorded>, StoreError> {
+    pub async fn reports_record(&self, reports: &[DeviceReport]) -> Result<Vec<ReportRecorded>, StoreError> {
         let operation = "report";
         if reports.is_empty() {
             return Ok(Vec::new());
         }
         // Repeated outcomes are rare: hope that there are none, and look them up only when there are.
-        match self.record(&reports, Known::Hoped).await? {
+        match self.record(reports, Known::Hoped).await? {
             Some(recorded) => Ok(recorded),
-            None => self.record(&reports, Known::LookedUp).await?.ok_or_else(|| StoreError::Conflict {
+            None => self.record(reports, Known::LookedUp).await?.ok_or_else(|| StoreError::Conflict {
                 operation,
                 reason: "positions changed under the lock of their devices, retry".to_owned(),
             }),
