@@ -147,6 +147,7 @@ impl Controller {
             catalogue: Catalogue::embedded(),
             nudges,
             streams: streams.clone(),
+            max_body: config.limits.operators.max_body.bytes(),
         });
 
         let limits = &config.limits;

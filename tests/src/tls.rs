@@ -89,6 +89,14 @@ impl TlsClient {
         Ok(Self(Arc::new(config)))
     }
 
+    /// The same for HTTP/1.1.
+    #[must_use]
+    pub fn http1(&self) -> Self {
+        let mut config = ClientConfig::clone(&self.0);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self(Arc::new(config))
+    }
+
     /// Connects and shakes hands. With TLS 1.3 a server that refuses the client's certificate is seen by the first read only.
     ///
     /// # Errors

@@ -68,7 +68,11 @@ section!(
         handshake_timeout: Span = Span::seconds(10), "for the TLS handshake";
         first_request_timeout: Span = Span::seconds(10), "from the end of the handshake to the first request";
         max_concurrent_streams: u32 = 64, "HTTP/2 streams a connection may have open";
+        max_pending_reset_streams: usize = 20, "streams a client may reset before they were accepted (CVE-2023-44487)";
+        max_local_error_reset_streams: usize = 64, "streams reset for a client's errors before its connection is closed (RUSTSEC-2024-0003)";
         max_header_list: Size = Size::kib(16), "size of all headers of a request";
+        keepalive_interval: Span = Span::seconds(60), "between HTTP/2 pings to a quiet client; \"0s\" = none";
+        keepalive_timeout: Span = Span::seconds(20), "for the answer to a ping";
         max_body: Size = Size::kib(256), "largest request body";
         request_timeout: Span = Span::seconds(30), "from a request to its response headers";
     }

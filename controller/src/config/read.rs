@@ -21,6 +21,7 @@ use super::{
 const MIN_FRAME: u32 = 16 * 1024;
 const MAX_FRAME: u32 = (1 << 24) - 1;
 const MAX_WINDOW: u32 = i32::MAX.unsigned_abs();
+const HELD_FOR_EVER: &str = "without it a client can hold a connection for ever";
 
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
@@ -218,12 +219,22 @@ fn check(config: &Config) -> Result<(), (&'static str, String)> {
         ("limits.operators.max_handshakes", operators.max_handshakes),
         ("limits.operators.accepts_per_second", operators.accepts_per_second as usize),
         ("limits.operators.max_concurrent_streams", operators.max_concurrent_streams as usize),
+        ("limits.operators.max_header_list", operators.max_header_list.bytes()),
+        ("limits.operators.max_body", operators.max_body.bytes()),
         ("drain.directives_buffered", config.drain.directives_buffered),
         ("enrollment.per_second", config.enrollment.per_second as usize),
         ("enrollment.per_address_per_second", config.enrollment.per_address_per_second as usize),
     ];
     if let Some((key, _)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {
         return Err((key, "at least 1".to_owned()));
+    }
+    let spans = [
+        ("limits.operators.handshake_timeout", operators.handshake_timeout),
+        ("limits.operators.first_request_timeout", operators.first_request_timeout),
+        ("limits.operators.request_timeout", operators.request_timeout),
+    ];
+    if let Some((key, _)) = spans.into_iter().find(|(_, value)| value.or_off().is_none()) {
+        return Err((key, format!("must be more than \"0s\": {HELD_FOR_EVER}")));
     }
     check_limits("limits.agents", &config.limits.agents)?;
     check_limits("limits.enrollment", &config.limits.enrollment)
@@ -250,10 +261,7 @@ fn check_limits(table: &'static str, limits: &Limits) -> Result<(), (&'static st
         ("unary_timeout", limits.unary_timeout),
     ];
     if let Some((key, _)) = spans.into_iter().find(|(_, value)| value.or_off().is_none()) {
-        return Err((
-            table,
-            format!("{key} must be more than \"0s\": without it a client can hold a connection for ever"),
-        ));
+        return Err((table, format!("{key} must be more than \"0s\": {HELD_FOR_EVER}")));
     }
     if !(MIN_FRAME..=MAX_FRAME).contains(&limits.max_frame.0) {
         return Err((table, "max_frame must be 16KiB to 16777215 (RFC 9113, 4.2)".to_owned()));

@@ -27,7 +27,7 @@ use crate::{
 };
 
 pub use problem::Problem;
-pub use request::{DEFAULT_LIMIT, MAX_BODY, MAX_LIMIT};
+pub use request::{DEFAULT_LIMIT, MAX_LIMIT};
 pub use role::Role;
 pub use routes::{Policy, ROUTES, Route, Verb, router};
 
@@ -41,6 +41,8 @@ pub struct ApiState {
     pub nudges: Nudges,
     /// Streams of this process: who is connected, and whom a ban cuts off.
     pub streams: Streams,
+    /// Largest request body, in bytes (`limits.operators.max_body`).
+    pub max_body: usize,
 }
 
 /// A store's error as an answer.

@@ -9,11 +9,12 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use super::problem::{Problem, WrongField};
+use super::{
+    ApiState,
+    problem::{Problem, WrongField},
+};
 use crate::store::PageRequest;
 
-/// Largest request body, in bytes.
-pub const MAX_BODY: usize = 64 * 1024;
 /// Rows of a page unless `limit` says otherwise, and the most it may say.
 pub const DEFAULT_LIMIT: u32 = 100;
 pub const MAX_LIMIT: u32 = 1000;
@@ -141,10 +142,10 @@ impl<S: Sync + Send, T: FromStr<Err: Display>> FromRequestParts<S> for Named<T> 
 #[derive(Clone, Debug)]
 pub struct Body<T>(pub T);
 
-impl<S: Sync + Send, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned> FromRequest<ApiState> for Body<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, Self::Rejection> {
         let is_json = request
             .headers()
             .get(header::CONTENT_TYPE)
@@ -159,7 +160,7 @@ impl<S: Sync + Send, T: DeserializeOwned> FromRequest<S> for Body<T> {
         }
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                let detail = format!("a request body may hold {MAX_BODY} bytes at most; send less at a time");
+                let detail = format!("a request body may hold {} bytes at most; send less at a time", state.max_body);
                 Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", detail)
             } else {
                 Problem::wrong_field("body", "ended early")

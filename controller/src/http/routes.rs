@@ -10,8 +10,8 @@ use axum::{
 };
 
 use super::{
-    ApiState, auth, auth::Gate, catalog, devices, health, incidents, orders, problem::Problem, request::MAX_BODY,
-    respond, role::Role, summary,
+    ApiState, auth, auth::Gate, catalog, devices, health, incidents, orders, problem::Problem, respond, role::Role,
+    summary,
 };
 
 /// Who may call a route.
@@ -108,7 +108,7 @@ pub fn router(state: ApiState) -> Router {
         .fallback(|| async {
             Problem::new(StatusCode::NOT_FOUND, "no-such-route", "there is no such route; see docs/api.md")
         })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(DefaultBodyLimit::max(state.max_body))
         .layer(middleware::map_response(respond::harden))
         .with_state(state)
 }

@@ -86,21 +86,16 @@ where
         let Some(conn) = request.extensions().get::<Arc<Conn>>().cloned() else {
             return refuse(Status::internal("connection facts are missing"));
         };
-        if let Err(status) = self.rules.admit(&conn, request.uri().path()) {
+        let first = conn.note_request();
+        let only_call = (self.rules.door == Door::Enrollment && first).then(|| OnlyCall(Arc::clone(&conn)));
+        if let Err(status) = self.rules.admit(&conn, request.uri().path(), first) {
             return refuse(status);
         }
         let rules = Arc::clone(&self.rules);
         let handled = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         Box::pin(async move {
-            let answer = handled.await;
-            if rules.door == Door::Enrollment {
-                let done = Arc::clone(&conn);
-                tokio::spawn(async move {
-                    tokio::time::sleep(LINGER).await;
-                    done.kill();
-                });
-            }
-            answer.unwrap_or_else(|_| {
+            let _only_call = only_call;
+            handled.await.unwrap_or_else(|_| {
                 rules.panics.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(peer = %conn.peer(), device_id = ?conn.device(), "a request handler panicked");
                 Ok(Status::internal("the controller failed on this request and has recorded it").into_http())
@@ -113,9 +108,27 @@ fn refuse(status: Status) -> BoxFuture<'static, Result<Response<Body>, Infallibl
     Box::pin(std::future::ready(Ok(status.into_http())))
 }
 
+/// The one call of a connection. Its end closes the connection, whatever that end is: an answer, a refusal, a request body
+/// that never came, or a client that took its call back.
+struct OnlyCall(Arc<Conn>);
+
+impl Drop for OnlyCall {
+    fn drop(&mut self) {
+        let conn = Arc::clone(&self.0);
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                runtime.spawn(async move {
+                    tokio::time::sleep(LINGER).await;
+                    conn.kill();
+                });
+            }
+            Err(_) => conn.kill(),
+        }
+    }
+}
+
 impl Rules {
-    fn admit(&self, conn: &Conn, path: &str) -> Result<(), Status> {
-        let first = conn.note_request();
+    fn admit(&self, conn: &Conn, path: &str, first: bool) -> Result<(), Status> {
         if self.door == Door::Enrollment && !first {
             return Err(Status::resource_exhausted("one call a connection on this port: open a new one"));
         }

@@ -117,6 +117,12 @@ impl ConnectionRegistry {
         self.open().connections.len()
     }
 
+    /// Number of open connections that have made a request.
+    #[must_use]
+    pub fn requested(&self) -> usize {
+        self.open().connections.values().filter(|conn| conn.requested()).count()
+    }
+
     /// The devices that are connected, each once.
     #[must_use]
     pub fn devices(&self) -> Vec<DeviceId> {

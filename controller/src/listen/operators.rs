@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Router,
     body::Body,
-    extract::{DefaultBodyLimit, Request},
+    extract::Request,
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
@@ -22,7 +22,7 @@ use super::{Conn, Incoming, Link};
 use crate::config::OperatorLimits;
 
 /// Serves `router` until `shutdown`, then lets open calls end for `grace`, then cuts what is left. Handlers find the
-/// connection as an `Arc<Conn>` among the request's extensions.
+/// connection as an `Arc<Conn>` among the request's extensions. `max_body` is the router's own: it tells people in its words.
 pub async fn serve_operators(
     router: Router,
     limits: &OperatorLimits,
@@ -30,7 +30,6 @@ pub async fn serve_operators(
     shutdown: CancellationToken,
     grace: Duration,
 ) {
-    let router = router.layer(DefaultBodyLimit::max(limits.max_body.bytes()));
     let registry = incoming.registry.clone();
     let builder = Arc::new(builder(limits));
     let open = TaskTracker::new();
@@ -68,10 +67,10 @@ fn builder(limits: &OperatorLimits) -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_concurrent_streams)
         .max_header_list_size(limits.max_header_list.0)
-        .max_pending_accept_reset_streams(20)
-        .max_local_error_reset_streams(64)
-        .keep_alive_interval(Duration::from_secs(60))
-        .keep_alive_timeout(Duration::from_secs(20));
+        .max_pending_accept_reset_streams(limits.max_pending_reset_streams)
+        .max_local_error_reset_streams(limits.max_local_error_reset_streams)
+        .keep_alive_interval(limits.keepalive_interval.or_off())
+        .keep_alive_timeout(limits.keepalive_timeout.0);
     builder
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use fleetmend_controller::http::MAX_BODY;
 use http::{Method, Request, StatusCode, header};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -107,11 +106,13 @@ async fn a_body_must_be_json_and_small() {
     let form = fleet.raw(post("application/x-www-form-urlencoded", fine.clone())).await;
     assert_eq!(form.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     assert_eq!(fleet.raw(post("application/json; charset=utf-8", fine.clone())).await.status, StatusCode::OK);
+    let max = fleet.state.max_body;
     let padded = |size: usize| format!("{fine}{}", " ".repeat(size - fine.len()));
-    assert_eq!(fleet.raw(post("application/json", padded(MAX_BODY))).await.status, StatusCode::OK);
-    let large = fleet.raw(post("application/json", padded(MAX_BODY + 1))).await;
+    assert_eq!(fleet.raw(post("application/json", padded(max))).await.status, StatusCode::OK);
+    let large = fleet.raw(post("application/json", padded(max + 1))).await;
     assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(large.body["type"], "urn:fleetmend:problem:body-too-large");
+    assert!(large.body["detail"].as_str().is_some_and(|it| it.contains(&max.to_string())), "{:?}", large.body);
     assert_eq!(fields(&fleet.raw(post("application/json", "{".to_owned())).await), ["body"]);
 }
 

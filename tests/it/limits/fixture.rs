@@ -2,12 +2,13 @@
 
 use std::{net::SocketAddr, pin::Pin, time::Duration};
 
+use axum::Router;
 use chrono::{DateTime, Utc};
 use fleetmend_controller::{
-    config::{Config, Limits},
+    config::{Config, Limits, OperatorLimits},
     listen::{
         ConnectionRegistry, GuardedRouter, Listener, MethodPolicy, agents_server_builder, enrollment_server_builder,
-        serve_grpc,
+        serve_grpc, serve_operators,
     },
     pki::{self, InitOptions, Issuer, ServerTls, TlsSettings},
 };
@@ -29,7 +30,7 @@ use tonic::{Request, Response, Status, transport::Channel};
 use uuid::Uuid;
 
 /// Longer than any wait of these tests: reaching it is a failure.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answers `Report` and `Renew`, never answers `Begin`, panics in `UpdateOrder`; `Subscribe` sends a directive now and then.
 struct Answers {
@@ -129,11 +130,16 @@ impl Fleet {
 
     /// The agents' listener under `limits`.
     pub fn agents(&self, limits: &Limits) -> Running {
+        self.agents_with_grace(limits, GRACE)
+    }
+
+    /// The same, with another time for open calls to end.
+    pub fn agents_with_grace(&self, limits: &Limits, grace: Duration) -> Running {
         let service = AgentServiceServer::new(Answers { tick: Duration::from_millis(50) })
             .max_decoding_message_size(limits.max_decoding.bytes())
             .max_encoding_message_size(limits.max_encoding.bytes());
         let router = agents_server_builder(limits, MethodPolicy::checked().expect("complete")).add_service(service);
-        Running::start("agents", limits, self.tls.agents.clone(), router)
+        Running::start("agents", limits, self.tls.agents.clone(), router, grace)
     }
 
     /// The enrolment listener under `limits`; has the agents' service as well, which a mistake might add.
@@ -145,7 +151,17 @@ impl Fleet {
                     .max_decoding_message_size(limits.max_decoding.bytes()),
             )
             .add_service(AgentServiceServer::new(Answers { tick: PATIENCE }));
-        Running::start("enrollment", limits, self.tls.enrollment.clone(), router)
+        Running::start("enrollment", limits, self.tls.enrollment.clone(), router, GRACE)
+    }
+
+    /// The operators' listener over `router`.
+    pub fn operators(&self, limits: &OperatorLimits, router: Router) -> Operators {
+        let listener = Listener::bind("operators", ([127, 0, 0, 1], 0).into()).expect("a free port");
+        let (addr, connections, stop) = (listener.addr(), ConnectionRegistry::default(), CancellationToken::new());
+        let incoming = listener.start(limits.into(), self.tls.operators.clone(), connections.clone(), stop.clone());
+        let (limits, shutdown) = (limits.clone(), stop.clone());
+        tokio::spawn(async move { serve_operators(router, &limits, incoming, shutdown, GRACE).await });
+        Operators { addr, connections, _stop: stop.drop_guard() }
     }
 }
 
@@ -158,15 +174,29 @@ pub struct Running {
     _stop: DropGuard,
 }
 
-/// How long `Running` lets open calls end.
-pub const GRACE: Duration = Duration::from_millis(300);
+/// The operators' listener, served.
+pub struct Operators {
+    pub addr: SocketAddr,
+    pub connections: ConnectionRegistry,
+    _stop: DropGuard,
+}
+
+impl Operators {
+    /// Waits until as many connections are open.
+    pub async fn has_open(&self, count: usize) {
+        eventually(&format!("{count} open connections"), || self.connections.count() == count).await;
+    }
+}
+
+/// How long listeners let open calls end, where a test does not say.
+const GRACE: Duration = Duration::from_millis(300);
 
 impl Running {
-    fn start(name: &'static str, limits: &Limits, tls: ServerTls, router: GuardedRouter) -> Self {
+    fn start(name: &'static str, limits: &Limits, tls: ServerTls, router: GuardedRouter, grace: Duration) -> Self {
         let listener = Listener::bind(name, ([127, 0, 0, 1], 0).into()).expect("a free port");
         let (addr, connections, shutdown) = (listener.addr(), ConnectionRegistry::default(), CancellationToken::new());
         let incoming = listener.start(limits.into(), tls, connections.clone(), shutdown.clone());
-        let served = tokio::spawn(serve_grpc(router, incoming, shutdown.clone(), GRACE));
+        let served = tokio::spawn(serve_grpc(router, incoming, shutdown.clone(), grace));
         Self { addr, connections, served, _stop: shutdown.clone().drop_guard(), shutdown }
     }
 

@@ -12,10 +12,16 @@ pub const SETTINGS: u8 = 4;
 pub const GOAWAY: u8 = 7;
 pub const DATA: u8 = 0;
 
+pub const PROTOCOL_ERROR: u32 = 1;
+pub const FLOW_CONTROL_ERROR: u32 = 3;
 pub const REFUSED_STREAM: u32 = 7;
 pub const FRAME_SIZE_ERROR: u32 = 6;
 pub const ENHANCE_YOUR_CALM: u32 = 11;
 
+const GET: u8 = 0x82;
+const POST: u8 = 0x83;
+
+const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 /// A frame as received.
@@ -94,17 +100,28 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// The opening of a gRPC call, without its message.
 pub fn call(stream: u32, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = vec![0x83, 0x87]; // :method POST, :scheme https
+    let grpc = [("content-type", "application/grpc"), ("te", "trailers")];
+    frame(HEADERS, END_HEADERS, stream, &block(POST, path, grpc.iter().chain(more)))
+}
+
+/// A whole GET request.
+pub fn get(stream: u32, path: &str, more: &[(&str, &str)]) -> Vec<u8> {
+    frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(GET, path, more.iter()))
+}
+
+/// The header block of a request; `method` is its index in the static table.
+fn block<'h>(method: u8, path: &str, headers: impl Iterator<Item = &'h (&'h str, &'h str)>) -> Vec<u8> {
+    let mut block = vec![method, 0x87]; // :scheme https
     block.push(0x04); // :path
     text(&mut block, path);
     block.push(0x01); // :authority
     text(&mut block, "localhost");
-    for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")].iter().chain(more) {
+    for (name, value) in headers {
         block.push(0x00);
         text(&mut block, name);
         text(&mut block, value);
     }
-    frame(HEADERS, END_HEADERS, stream, &block)
+    block
 }
 
 pub fn reset(stream: u32) -> Vec<u8> {
