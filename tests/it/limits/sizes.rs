@@ -69,13 +69,16 @@ async fn the_settings_frame_states_every_limit() {
 /// A call with 160 KiB of message in one frame, whatever the windows say: nothing can be given back in between.
 async fn flooded(agents: &Running, fleet: &Fleet) -> RawClient {
     let mut client = RawClient::greet(fleet.device().connect(agents.addr).await.expect("connected")).await;
+    client.until(|frame| frame.kind == raw::SETTINGS).await.expect("settings");
     let message = [&[0, 0, 2, 128, 0][..], &[0; 160 * 1024]].concat();
-    client.send(&[raw::call(1, BEGIN, &[]), raw::frame(raw::DATA, 0, 1, &message)]).await;
+    // A window counts from the client's word that it knows it.
+    let known = raw::frame(raw::SETTINGS, raw::ACK, 0, &[]);
+    client.send(&[known, raw::call(1, BEGIN, &[]), raw::frame(raw::DATA, 0, 1, &message)]).await;
     client
 }
 
 #[tokio::test]
-async fn more_data_than_a_window_ends_the_connection() {
+async fn more_data_than_a_window_is_an_error_of_the_connection_or_the_stream() {
     let fleet = Fleet::new();
     let wide = Limits {
         max_frame: Size::kib(512),
@@ -83,18 +86,19 @@ async fn more_data_than_a_window_ends_the_connection() {
         connection_window: Size::kib(1024),
         ..Limits::default()
     };
-    for limits in [
-        Limits { connection_window: Size::kib(64), ..wide.clone() },
-        Limits { stream_window: Size::kib(64), ..wide.clone() },
+    for (limits, kind) in [
+        (Limits { connection_window: Size::kib(64), ..wide.clone() }, raw::GOAWAY),
+        (Limits { stream_window: Size::kib(64), ..wide.clone() }, raw::RST_STREAM),
     ] {
         let agents = fleet.agents(&limits);
         let mut client = flooded(&agents, &fleet).await;
-        let end = soon("an end", client.until(|frame| frame.kind == raw::GOAWAY)).await.expect("a reason");
-        assert_eq!(end.code(), Some(raw::FLOW_CONTROL_ERROR));
-        agents.has_open(0).await;
+        let end = soon("an end", client.until(|frame| [raw::GOAWAY, raw::RST_STREAM].contains(&frame.kind))).await;
+        let end = end.expect("a reason");
+        assert_eq!((end.kind, end.code()), (kind, Some(raw::FLOW_CONTROL_ERROR)));
     }
     let agents = fleet.agents(&wide);
     let mut client = flooded(&agents, &fleet).await;
-    let answer = soon("an answer", client.until(|frame| frame.kind == raw::HEADERS || frame.kind == raw::GOAWAY)).await;
+    let answers = [raw::HEADERS, raw::GOAWAY, raw::RST_STREAM];
+    let answer = soon("an answer", client.until(|frame| answers.contains(&frame.kind))).await;
     assert_eq!(answer.map(|frame| (frame.kind, frame.stream)), Some((raw::HEADERS, 1)), "the windows are wide enough");
 }
