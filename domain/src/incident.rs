@@ -3,7 +3,7 @@
 
 mod parts;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use fleetmend_proto::{Tier, words};
 use serde::{Deserialize, Serialize};
 
@@ -64,7 +64,7 @@ words!(
 );
 words!(
     /// The loop that must move a waiting incident on.
-    Owner { Decide = "decide", Expire = "expire", Verify = "verify", Notify = "notify" }
+    Owner { Decide = "decide", Expire = "expire", Verify = "verify" }
 );
 words!(
     /// What ends the wait of an incident when nothing else does.
@@ -77,12 +77,15 @@ words!(
         Order = "order",
         /// `Policy::verify_deadline` after the state was entered.
         Verification = "verification",
-        /// People are told again until somebody acts.
+        /// [`REMINDER`] after the last time people were told; `ladder_exhausted` tells them again.
         Reminder = "reminder",
         /// `Policy::reset_evidence_age`: older evidence no longer carries a reset.
         EvidenceAge = "evidence_age",
     }
 );
+
+/// How often people are told again of an incident that they have.
+pub const REMINDER: TimeDelta = TimeDelta::days(7);
 
 /// Where an incident stands. `tier` = what the order in hand is charged to; `None` = `Reboot` or `HideUpdate`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -310,14 +313,31 @@ impl State {
         self.owner().is_none()
     }
 
+    /// Whether people have it: the ladder decides it again only when they ask for something.
+    #[must_use]
+    pub const fn is_with_people(&self) -> bool {
+        match self {
+            Self::Exhausted | Self::HandedOver | Self::AwaitingApproval => true,
+            Self::Open
+            | Self::Held { .. }
+            | Self::Scheduled
+            | Self::Remediating { .. }
+            | Self::Verifying { .. }
+            | Self::Resolved
+            | Self::Benign
+            | Self::Dismissed { .. } => false,
+        }
+    }
+
     /// The loop that must move it on; `None` = ended.
     #[must_use]
     pub const fn owner(&self) -> Option<Owner> {
         match self {
             Self::Open | Self::Held { .. } | Self::Scheduled => Some(Owner::Decide),
-            Self::Remediating { .. } | Self::HandedOver | Self::AwaitingApproval => Some(Owner::Expire),
+            Self::Remediating { .. } | Self::Exhausted | Self::HandedOver | Self::AwaitingApproval => {
+                Some(Owner::Expire)
+            }
             Self::Verifying { .. } => Some(Owner::Verify),
-            Self::Exhausted => Some(Owner::Notify),
             Self::Resolved | Self::Benign | Self::Dismissed { .. } => None,
         }
     }

@@ -48,7 +48,7 @@ pub struct Case {
     /// Orders of this incident, oldest first.
     pub attempts: Vec<Attempt>,
     pub device: Device,
-    /// A person's request that no order has answered yet (rule 12).
+    /// A person's request that no decision has answered yet (rule 12).
     pub manual: Option<ManualRequest>,
 }
 
@@ -129,14 +129,17 @@ pub enum Next {
         reason: HoldReason,
         until: DateTime<Utc>,
     },
+    /// A person's request cannot be met, and `reason` tells them why. The incident stays as it is, and where it is not
+    /// with people the ladder goes on by itself.
+    Decline,
     EndBenign,
     Exhaust,
     HandOver,
     AwaitApproval,
 }
 
-/// Decides. `Case.state` is `Open`, `Held`, `Scheduled` or (with a manual request) `Exhausted`; a case in any other
-/// state gets `Wait` with rule `R4.in_hand`. The rule ids are those of [`crate::rules::RULES`].
+/// Decides. `Case.state` is `Open`, `Held`, `Scheduled` or, with a manual request, one that people have; a case in any
+/// other state gets `Wait` with rule `R4.in_hand`. The rule ids are those of [`crate::rules::RULES`].
 #[must_use]
 pub fn decide(case: &Case, policy: &Policy, catalogue: &Catalogue, now: DateTime<Utc>) -> Decision {
     let row = catalogue.resolve(case.code);
@@ -150,16 +153,37 @@ pub fn decide(case: &Case, policy: &Policy, catalogue: &Catalogue, now: DateTime
 /// What the rules want, before posture and standing of the device are asked.
 fn automatic(view: &View<'_>) -> Decision {
     let route = entry::route(view);
-    if !reboot::is_owed(view)
-        && let Some(end) = entry::end_at_once(view, route)
-    {
+    let owed = reboot::is_owed(view);
+    if let Some(end) = entry::end_at_once(view, route).filter(|_| !owed) {
         return end;
     }
-    limits::deadline(view)
-        .or_else(|| limits::not_permitted(view))
+    let stopped = limits::deadline(view).or_else(|| limits::not_permitted(view));
+    // What cannot be hidden is harmless all the same.
+    if stopped.is_some() && route == entry::Route::Hide && !owed {
+        return entry::benign(view);
+    }
+    stopped
         .or_else(|| limits::pause(view))
         .or_else(|| reboot::first(view, route))
         .unwrap_or_else(|| entry::follow(view, route))
+}
+
+/// What the incident goes through when a decision on it is carried out, in order; nothing for a declined request. A
+/// request that is met takes the incident back from people first.
+#[must_use]
+pub fn events(case: &Case, next: &Next) -> Vec<incident::Event> {
+    let event = match next {
+        Next::Order { action } => incident::Event::OrderPlaced { tier: action.tier() },
+        Next::Wait { .. } => incident::Event::Scheduled,
+        Next::Hold { reason, .. } => incident::Event::Held(*reason),
+        Next::Decline => return Vec::new(),
+        Next::EndBenign => incident::Event::FoundBenign,
+        Next::Exhaust => incident::Event::LadderExhausted,
+        Next::HandOver => incident::Event::HandedOver,
+        Next::AwaitApproval => incident::Event::ApprovalWanted,
+    };
+    let taken_back = case.manual.is_some() && case.state.is_with_people();
+    taken_back.then_some(incident::Event::ManualRequested).into_iter().chain([event]).collect()
 }
 
 /// The tier that fixed an incident: what the latest begun order was charged to, or, for a restart that the order

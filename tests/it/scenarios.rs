@@ -101,6 +101,12 @@ expect = { rule = "R1.entry", action = "reset_components" }
     let error = run(Path::new("wrong.toml"), text).err().context("the wrong expectation passed")?;
     let told = format!("{error:#}");
     ensure!(told.contains("wrong.toml, step 1") && told.contains("reset_components"), "{told}");
+    let checks_nothing = text.replace("rule = \"R1.entry\", ", "");
+    let error = run(Path::new("nothing.toml"), &checks_nothing).err().context("an expectation of nothing passed")?;
+    ensure!(format!("{error:#}").contains("expect its rule"), "{error:#}");
+    let none_open =
+        "name = \"no incident\"\ncode = \"0x80073712\"\n[[step]]\ndo = \"time\"\nexpect = { state = \"open\" }\n";
+    ensure!(run(Path::new("none.toml"), none_open).is_err(), "the state of no incident passed");
     let misspelt = text.replace("action =", "akction =");
     ensure!(run(Path::new("misspelt.toml"), &misspelt).is_err(), "an unknown key passed");
     Ok(())

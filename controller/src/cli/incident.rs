@@ -198,6 +198,7 @@ fn next_in_words(next: &Next) -> String {
         Next::Order { action } => format!("order {}", action.name()),
         Next::Wait { until } => format!("wait until {}", time(*until)),
         Next::Hold { reason, until } => format!("hold ({reason}) until {}", time(*until)),
+        Next::Decline => "decline the request".to_owned(),
         Next::EndBenign => "end as benign".to_owned(),
         Next::Exhaust => "exhausted".to_owned(),
         Next::HandOver => "hand over to people".to_owned(),

@@ -39,6 +39,7 @@ pub async fn pass(store: &Store, rules: &Rules, clock: &dyn Clock, nudges: &Nudg
             DecisionMade { incident, decision }
         })
         .collect();
+    let declined = decided.iter().any(|it| it.decision.next == ladder::Next::Decline);
     let ordered = decided.iter().any(|it| matches!(it.decision.next, ladder::Next::Order { .. }));
     for made in &decided {
         tracing::debug!(
@@ -52,5 +53,6 @@ pub async fn pass(store: &Store, rules: &Rules, clock: &dyn Clock, nudges: &Nudg
     if ordered {
         nudges.dispatch();
     }
-    Ok(if full { Pass::More } else { Pass::Idle })
+    // Behind a declined request stands the ladder's own decision, which is due at once.
+    Ok(if full || declined { Pass::More } else { Pass::Idle })
 }

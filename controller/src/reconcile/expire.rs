@@ -1,4 +1,5 @@
-//! Expire: ends what waited too long. Owner of the deadlines of `Queued`, `Leased`, `Running` and what is inside it.
+//! Expire: ends what waited too long. Owner of the deadlines of orders (`Queued`, `Leased`, `Running` and what is inside
+//! it) and of what people have (`Exhausted`, `HandedOver`, `AwaitingApproval`).
 
 use fleetmend_proto::{Clock, clock::wall_now};
 
@@ -8,7 +9,7 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// One pass: leases by link time, orders by domain time.
+/// One pass: leases by link time, orders and what people have by domain time.
 ///
 /// # Errors
 /// When the store fails; the next pass does it again.
@@ -21,7 +22,14 @@ pub async fn pass(store: &Store, clock: &dyn Clock, nudges: &Nudges) -> Result<P
     let expired = store.orders_expire(clock.now()).await?;
     if expired > 0 {
         tracing::info!(orders = expired, "orders passed their deadline");
+        // What never began is decided anew; what began and was not heard of again is verified.
         nudges.decide();
+        nudges.verify();
     }
-    Ok(Pass::Idle)
+    let reminded = store.people_remind(clock.now()).await?;
+    if reminded > 0 {
+        tracing::info!(incidents = reminded, "people have not acted on incidents: told again");
+    }
+    // The store takes so many at a time: until none is left.
+    Ok(if lapsed > 0 || expired > 0 || reminded > 0 { Pass::More } else { Pass::Idle })
 }

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use fleetmend_domain::{
     catalogue::Catalogue,
-    incident::Event,
-    ladder::{Case, Decision, Device, ManualRequest, Next},
+    incident::{self, IllegalTransition},
+    ladder::{self, Case, Decision, Device, ManualRequest, Next},
     order,
     policy::Policy,
 };
@@ -67,7 +67,8 @@ pub enum DecisionApplied {
 }
 
 impl Store {
-    /// Incidents that want a decision, longest due first, with everything the ladder looks at.
+    /// Incidents that want a decision, longest due first, with everything the ladder looks at. Those that people have
+    /// want one only when a person's request has none yet.
     ///
     /// # Errors
     /// When the database fails.
@@ -78,7 +79,10 @@ impl Store {
              i.failures, i.last_failed_at, d.state AS device_state, d.excluded, d.product_type, d.role, d.authority, \
              d.reboot_pending, d.utc_offset_minutes, d.architecture, d.os_build \
              FROM incidents i JOIN devices d ON d.id = i.device_id \
-             WHERE i.due_at <= $1 AND i.state <> 'verifying' AND d.state <> 'banned' ORDER BY i.due_at LIMIT $2",
+             WHERE i.due_at <= $1 AND i.state <> 'verifying' AND d.state <> 'banned' \
+             AND (i.state IN ('open', 'held', 'scheduled') \
+             OR i.state IN ('exhausted', 'handed_over', 'awaiting_approval') AND EXISTS (SELECT 1 \
+             FROM manual_requests m WHERE m.incident_id = i.id AND m.decision_id IS NULL)) ORDER BY i.due_at LIMIT $2",
         )
         .bind(now)
         .bind(i64::from(limit))
@@ -162,14 +166,19 @@ impl Batch {
         now: DateTime<Utc>,
     ) -> Result<DecisionApplied, StoreError> {
         let case = &it.incident.case;
-        let (event, due_at) = match &it.decision.next {
-            Next::Order { action } => (Event::OrderPlaced { tier: action.tier() }, None),
-            Next::Wait { until } => (Event::Scheduled, Some(*until)),
-            Next::Hold { reason, until } => (Event::Held(*reason), Some(*until)),
-            Next::EndBenign => (Event::FoundBenign, None),
-            Next::Exhaust => (Event::LadderExhausted, None),
-            Next::HandOver => (Event::HandedOver, None),
-            Next::AwaitApproval => (Event::ApprovalWanted, None),
+        let deadline_at = match &it.decision.next {
+            Next::HandOver | Next::AwaitApproval => Some(now + policy.reset_evidence_age),
+            Next::Decline => row.deadline_at,
+            Next::Order { .. } | Next::Wait { .. } | Next::Hold { .. } | Next::EndBenign | Next::Exhaust => None,
+        };
+        let due_at = match &it.decision.next {
+            Next::Wait { until } | Next::Hold { until, .. } => Some(*until),
+            Next::HandOver | Next::AwaitApproval => deadline_at,
+            Next::Exhaust => Some(now + incident::REMINDER),
+            // The ladder's own turn, unless people have the incident.
+            Next::Decline if row.state.is_with_people() => deadline_at.or(Some(now + incident::REMINDER)),
+            Next::Decline => Some(now),
+            Next::Order { .. } | Next::EndBenign => None,
         };
         let order = placed.get(&row.id).copied();
         if matches!(it.decision.next, Next::Order { .. }) && order.is_none() {
@@ -177,10 +186,11 @@ impl Batch {
             self.live.push(row);
             return Ok(DecisionApplied::Busy);
         }
-        if row.take(&event, now).is_err() {
+        if advance(&mut row, case, &it.decision.next, now).is_err() {
             return Ok(DecisionApplied::Stale);
         }
         row.due_at = due_at;
+        row.deadline_at = deadline_at;
         row.order_id = if row.state.is_ended() { None } else { order.or(row.order_id) };
         let incident = row.incident();
         let device = row.device();
@@ -232,6 +242,11 @@ impl Batch {
         }
         events::append(tx, &self.log).await
     }
+}
+
+/// Moves an incident through everything a decision means for it.
+fn advance(row: &mut Live, case: &Case, next: &Next, now: DateTime<Utc>) -> Result<(), IllegalTransition> {
+    ladder::events(case, next).iter().try_for_each(|event| row.take(event, now))
 }
 
 /// Whether a stored `next` does the same; how long a wait lasts is not looked at.
@@ -309,9 +324,8 @@ async fn place_orders(
     for it in made {
         let case = &it.incident.case;
         let Next::Order { action } = &it.decision.next else { continue };
-        let event = Event::OrderPlaced { tier: action.tier() };
         let current = live.get(&case.incident.0).filter(|row| row.generation == it.incident.generation);
-        if current.is_none_or(|row| row.clone().take(&event, now).is_err()) {
+        if current.is_none_or(|row| advance(&mut row.clone(), case, &it.decision.next, now).is_err()) {
             continue;
         }
         rows.push(NewOrder {

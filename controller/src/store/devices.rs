@@ -233,7 +233,7 @@ impl Store {
         Ok(approved)
     }
 
-    /// Bans a device: it may not speak any more, and its orders that have not begun are cancelled.
+    /// Bans a device: it may not speak any more, its orders that have not begun are cancelled, its incidents dismissed.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such device.
@@ -259,6 +259,7 @@ impl Store {
         }
         let actor = Actor::Person(by.to_owned());
         super::orders::cancel_waiting(&mut tx, device, &actor, now).await?;
+        super::people::dismiss_all(&mut tx, device, by, "the device was banned", now).await?;
         let data = serde_json::json!({ "reason": reason });
         events::append(&mut tx, &[Event::new(&actor, "device_banned", now).device(device).data(&data)]).await?;
         tx.commit().await.during("device ban")

@@ -1,8 +1,8 @@
-//! What people ask for by hand: a remedy for a device, the end of an incident.
+//! What people have in hand: remedies they ask for, incidents they end, and those they are told of again.
 
 use chrono::{DateTime, Utc};
 use fleetmend_domain::{
-    incident::{Event, State},
+    incident::{Event, REMINDER, State},
     order,
 };
 use fleetmend_proto::{DeviceId, IncidentId, Tier};
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     Actor, Store, StoreError, device_ids,
     devices::lock,
-    engine::{Tx, bulk, bulk_sql, within},
+    engine::{Tx, bulk, bulk_sql, on, within},
     error::During as _,
     events::{self, Event as Change},
     incidents::{self, Live},
@@ -63,19 +63,16 @@ impl Store {
         let actor = Actor::Person(by.to_owned());
         let mut tx = self.begin(operation).await?;
         lock(&mut tx, &device_ids([device])).await?;
-        let ids: Vec<Uuid> = within!(&mut tx, conn =>
-            sqlx::query_scalar("SELECT id FROM incidents WHERE device_id = $1 AND closed_at IS NULL")
-                .bind(device.0)
-                .fetch_all(conn)
-                .await)
-        .during(operation)?;
+        let ids = open_of(&mut tx, device).await?;
         let mut live = incidents::load(&mut tx, ids).await?;
-        live.retain_mut(|row| row.take(&Event::ManualRequested, now).is_ok());
-        for row in &mut live {
-            if row.state == State::Open {
+        live.retain_mut(|row| {
+            // What people have stays with them until the request is met: the ladder may have to decline it.
+            let moved = if row.state.is_with_people() { Ok(()) } else { row.take(&Event::ManualRequested, now) };
+            if row.state == State::Open || row.state.is_with_people() {
                 row.due_at = Some(now);
             }
-        }
+            moved.is_ok()
+        });
         incidents::save(&mut tx, &live).await?;
         let requests: Vec<_> = live
             .iter()
@@ -124,6 +121,77 @@ impl Store {
         events::append(&mut tx, &[change]).await?;
         tx.commit().await.during(operation)
     }
+
+    /// Serves the deadlines of what people have: a reset that nobody made while its evidence was young is exhausted
+    /// (`handover_expired`), and of an exhausted incident they are told again (`still_exhausted`). One with a request
+    /// that waits for its decision is left to that. Returns how many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn people_remind(&self, now: DateTime<Utc>) -> Result<u64, StoreError> {
+        let operation = "reminder";
+        let due: Vec<(Uuid, Uuid)> = on!(self.db, pool => sqlx::query_as(
+            "SELECT i.id, i.device_id FROM incidents i WHERE i.due_at <= $1 AND i.state <> 'verifying' \
+             AND i.state IN ('exhausted', 'handed_over', 'awaiting_approval') AND NOT EXISTS (SELECT 1 \
+             FROM manual_requests m WHERE m.incident_id = i.id AND m.decision_id IS NULL) ORDER BY i.due_at LIMIT 1000",
+        )
+        .bind(now)
+        .fetch_all(pool)
+        .await)
+        .during(operation)?;
+        if due.is_empty() {
+            return Ok(0);
+        }
+        let actor = Actor::Loop("expire");
+        let mut tx = self.begin(operation).await?;
+        lock(&mut tx, &device_ids(due.iter().map(|(_, device)| DeviceId(*device)))).await?;
+        let mut live = incidents::load(&mut tx, due.iter().map(|(id, _)| *id)).await?;
+        let mut log = Vec::with_capacity(live.len());
+        // Looked at again under the lock: somebody may have acted meanwhile.
+        live.retain_mut(|row| {
+            let kind = if row.state == State::Exhausted { "still_exhausted" } else { "handover_expired" };
+            let is_due = row.state.is_with_people() && row.due_at.is_some_and(|due| due <= now);
+            if !is_due || row.take(&Event::LadderExhausted, now).is_err() {
+                return false;
+            }
+            row.due_at = Some(now + REMINDER);
+            row.deadline_at = None;
+            log.push(Change::new(&actor, kind, now).device(row.device()).incident(row.incident()));
+            true
+        });
+        incidents::save(&mut tx, &live).await?;
+        events::append(&mut tx, &log).await?;
+        tx.commit().await.during(operation)?;
+        Ok(live.len() as u64)
+    }
+}
+
+/// Ends all incidents of a device that may not speak any more: no proof could ever come for them. The caller holds the
+/// lock on the device.
+pub(super) async fn dismiss_all(
+    tx: &mut Tx,
+    device: DeviceId,
+    by: &str,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let actor = Actor::Person(by.to_owned());
+    let open = open_of(tx, device).await?;
+    let mut live = incidents::load(tx, open).await?;
+    live.retain_mut(|row| row.take(&Event::Dismissed { by: by.to_owned() }, now).is_ok());
+    incidents::save(tx, &live).await?;
+    let data = serde_json::json!({ "reason": reason });
+    let change =
+        |row: &Live| Change::new(&actor, "incident_dismissed", now).device(device).incident(row.incident()).data(&data);
+    events::append(tx, &live.iter().map(change).collect::<Vec<_>>()).await
+}
+
+async fn open_of(tx: &mut Tx, device: DeviceId) -> Result<Vec<Uuid>, StoreError> {
+    within!(tx, conn => sqlx::query_scalar("SELECT id FROM incidents WHERE device_id = $1 AND closed_at IS NULL")
+        .bind(device.0)
+        .fetch_all(conn)
+        .await)
+    .during("incident look-up")
 }
 
 async fn device_of(tx: &mut Tx, incident: IncidentId) -> Result<Option<DeviceId>, StoreError> {

@@ -25,11 +25,11 @@ const REFUSAL_WAIT: Duration = Duration::hours(1);
 pub(super) fn in_hand(view: &View<'_>) -> Option<Decision> {
     let decidable = match &view.case.state {
         incident::State::Open | incident::State::Held { .. } | incident::State::Scheduled => true,
-        incident::State::Exhausted => view.case.manual.is_some(),
+        incident::State::Exhausted | incident::State::HandedOver | incident::State::AwaitingApproval => {
+            view.case.manual.is_some()
+        }
         incident::State::Remediating { .. }
         | incident::State::Verifying { .. }
-        | incident::State::HandedOver
-        | incident::State::AwaitingApproval
         | incident::State::Resolved
         | incident::State::Benign
         | incident::State::Dismissed { .. } => false,
@@ -66,14 +66,21 @@ pub(super) fn deadline(view: &View<'_>) -> Option<Decision> {
 
 /// Rule 10 where it permits nothing.
 pub(super) fn not_permitted(view: &View<'_>) -> Option<Decision> {
-    let (rule, reason) = match permission(&view.case.device) {
-        Permission::UpTo(_) => return None,
-        Permission::ReportOnly => {
-            (rules::R10_REPORT_ONLY, "A third party manages this device's updates, so it is only reported on.")
-        }
-        Permission::SetupFirst => (rules::R10_OOBE, "The device is still being set up, so nothing is ordered yet."),
-    };
+    let (rule, reason) = nothing_permitted(view)?;
     Some(hold(view, rule, HoldReason::NotPermitted, reason.to_owned()))
+}
+
+/// The rule by which the device gets nothing at all, and why.
+pub(super) fn nothing_permitted(view: &View<'_>) -> Option<(rules::Rule, &'static str)> {
+    match permission(&view.case.device) {
+        Permission::UpTo(_) => None,
+        Permission::ReportOnly => {
+            Some((rules::R10_REPORT_ONLY, "A third party manages this device's updates, so it is only reported on."))
+        }
+        Permission::SetupFirst => {
+            Some((rules::R10_OOBE, "The device is still being set up, so nothing is ordered yet."))
+        }
+    }
 }
 
 /// Rule 4: after a refusal or a cancelled order the device is left alone for a while.
@@ -136,7 +143,7 @@ pub(super) fn gate(view: &View<'_>, decision: Decision) -> Decision {
     let action = match &decision.next {
         Next::Order { action } => Some(action),
         Next::HandOver | Next::AwaitApproval => None,
-        Next::Wait { .. } | Next::Hold { .. } | Next::EndBenign | Next::Exhaust => return decision,
+        Next::Wait { .. } | Next::Hold { .. } | Next::Decline | Next::EndBenign | Next::Exhaust => return decision,
     };
     let blocked = action
         .and_then(|_| spent(view))
@@ -163,9 +170,12 @@ fn spent(view: &View<'_>) -> Option<Decision> {
 }
 
 /// Quarantine lets only what changes nothing lasting through.
-pub(super) fn quarantined(view: &View<'_>, action: &Action) -> Option<Decision> {
-    let light = action.tier().is_some_and(|tier| tier <= Tier::Troubleshoot);
-    (view.case.device.quarantined && !light).then(|| {
+pub(super) fn is_quarantined_from(view: &View<'_>, action: &Action) -> bool {
+    view.case.device.quarantined && action.tier().is_none_or(|tier| tier > Tier::Troubleshoot)
+}
+
+fn quarantined(view: &View<'_>, action: &Action) -> Option<Decision> {
+    is_quarantined_from(view, action).then(|| {
         let what = wording::action(action);
         let reason = format!("The device is quarantined until it is approved; what waits for that is {what}.");
         hold(view, rules::R0_QUARANTINED, HoldReason::Quarantined, reason)
@@ -198,6 +208,7 @@ pub(super) fn within_deadline(view: &View<'_>, mut decision: Decision) -> Decisi
         Next::Wait { until } | Next::Hold { until, .. } if end > view.now => *until = (*until).min(end),
         Next::Wait { .. }
         | Next::Hold { .. }
+        | Next::Decline
         | Next::Order { .. }
         | Next::EndBenign
         | Next::Exhaust

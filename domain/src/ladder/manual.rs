@@ -1,5 +1,7 @@
 //! Rule 12: a person's request. It skips posture, cost and age of the incident, with `now` also waits; never what kind
 //! of device it is (rule 10), quarantine, the evidence a reset needs (rule 11), or the agent's own guard.
+//!
+//! INVARIANT: a request is met, declined, or waits for a time that comes: it never stops the ladder for good.
 
 use fleetmend_proto::{Action, Tier};
 
@@ -8,29 +10,40 @@ use super::{
     permission::{self, permission},
     reboot, reset,
     view::View,
+    wording,
 };
-use crate::{incident::HoldReason, rules};
+use crate::rules::{self, Rule};
 
 /// The answer to an open request; `None` = there is none.
 pub(super) fn decide(view: &View<'_>) -> Option<Decision> {
     let request = view.case.manual.as_ref()?;
-    if let Some(held) = limits::not_permitted(view) {
-        return Some(held);
+    let by = &request.by;
+    if let Some((rule, why)) = limits::nothing_permitted(view) {
+        return Some(decline(rule, format!("{by} asked for a remedy. {why}")));
     }
     if let Some(pause) = limits::pause(view).filter(|_| !request.now) {
         return Some(pause);
     }
     let wanted = request.tier.map_or_else(|| next_remedy(view, request), |tier| asked(view, request, tier));
-    let held = match &wanted.next {
-        Next::Order { action } => limits::quarantined(view, action),
-        Next::Wait { .. }
+    match &wanted.next {
+        Next::Order { action } if limits::is_quarantined_from(view, action) => {
+            let what = wording::action(action);
+            let reason = format!("{by} asked for {what}, and the device is quarantined: approve it first.");
+            Some(decline(rules::R0_QUARANTINED, reason))
+        }
+        Next::Order { .. }
+        | Next::Wait { .. }
         | Next::Hold { .. }
+        | Next::Decline
         | Next::EndBenign
         | Next::Exhaust
         | Next::HandOver
-        | Next::AwaitApproval => None,
-    };
-    Some(held.unwrap_or(wanted))
+        | Next::AwaitApproval => Some(wanted),
+    }
+}
+
+fn decline(rule: Rule, reason: String) -> Decision {
+    Decision::new(rule, Next::Decline, reason)
 }
 
 /// The tier that was asked for.
@@ -39,7 +52,7 @@ fn asked(view: &View<'_>, request: &ManualRequest, tier: Tier) -> Decision {
     if permission(&view.case.device).highest().is_some_and(|highest| tier > highest) {
         let because = permission::because(&view.case.device);
         let reason = format!("{by} asked for tier {tier}, but this device may not get it: {because}.");
-        return limits::hold(view, rules::R12_CAPPED, HoldReason::NotPermitted, reason);
+        return decline(rules::R12_CAPPED, reason);
     }
     if tier == Tier::ResetPc {
         let lacking = reset::lacking(view);
@@ -47,11 +60,11 @@ fn asked(view: &View<'_>, request: &ManualRequest, tier: Tier) -> Decision {
             return reset::decide(view);
         }
         let reason = format!("{by} asked for a reset. {}", reset::without_evidence(view, &lacking));
-        return limits::hold(view, rules::R11_NO_EVIDENCE, HoldReason::NotPermitted, reason);
+        return decline(rules::R11_NO_EVIDENCE, reason);
     }
     let Some(action) = entry::action_of(view, tier) else {
         let reason = format!("{by} asked for tier {tier}: add the update's package to the package store first.");
-        return limits::hold(view, rules::R12_NO_PACKAGE, HoldReason::NotPermitted, reason);
+        return decline(rules::R12_NO_PACKAGE, reason);
     };
     entry::cooling(view, tier).unwrap_or_else(|| {
         let reason = format!("{by} asked for tier {tier}.");
@@ -74,6 +87,6 @@ fn next_remedy(view: &View<'_>, request: &ManualRequest) -> Decision {
             let reason = format!("{by} asked for a remedy where none is left, so the update is tried once more.");
             Decision::new(rules::R12_NEXT, Next::Order { action: Action::Retry }, reason)
         }),
-        Next::Wait { .. } | Next::Hold { .. } | Next::HandOver | Next::AwaitApproval => wanted,
+        Next::Wait { .. } | Next::Hold { .. } | Next::Decline | Next::HandOver | Next::AwaitApproval => wanted,
     }
 }

@@ -105,7 +105,7 @@ fn every_row_of_the_catalogue_is_entered_where_it_says() {
             Next::Order { action } => action.name(),
             Next::EndBenign => "benign",
             Next::Exhaust => "people",
-            Next::Wait { .. } | Next::Hold { .. } | Next::HandOver | Next::AwaitApproval => "nothing",
+            Next::Wait { .. } | Next::Hold { .. } | Next::Decline | Next::HandOver | Next::AwaitApproval => "nothing",
         };
         assert_eq!(found, wanted, "{}: {}", row.code, decision.reason);
     }
@@ -240,6 +240,7 @@ proptest! {
                     prop_assert!(until <= start() + policy.incident_deadline, "{}", decision.reason);
                     now = until;
                 }
+                Next::Decline => prop_assert!(false, "nobody asked: {}", decision.reason),
                 Next::EndBenign | Next::Exhaust => return Ok(()),
                 Next::HandOver | Next::AwaitApproval => {
                     prop_assert_eq!(highest, Some(Tier::ResetPc));
@@ -277,7 +278,8 @@ proptest! {
             }
             Next::HandOver | Next::AwaitApproval => prop_assert_eq!(highest, Some(Tier::ResetPc)),
             Next::Wait { .. } => prop_assert!(!now, "{}", decision.reason),
-            Next::Hold { .. } | Next::EndBenign | Next::Exhaust => {}
+            Next::Hold { .. } => prop_assert_eq!(decision.rule, "R4.refused"),
+            Next::Decline | Next::EndBenign | Next::Exhaust => {}
         }
     }
 }

@@ -51,9 +51,11 @@ impl View<'_> {
         no_package || self.of_tier(tier).any(|attempt| attempt.state == order::State::Unavailable)
     }
 
-    /// The heaviest tier ordered so far, people's requests aside: no later order of ours is lighter.
+    /// The heaviest tier so far: no later order of ours is lighter. One that a person asked for counts once the device
+    /// has begun it.
     pub fn floor(&self) -> Option<Tier> {
-        self.case.attempts.iter().filter(|attempt| !attempt.manual).filter_map(|attempt| attempt.charged_to).max()
+        let counts = |attempt: &&Attempt| !attempt.manual || attempt.state.has_begun();
+        self.case.attempts.iter().filter(counts).filter_map(|attempt| attempt.charged_to).max()
     }
 
     /// Orders charged to a tier, oldest first.

@@ -187,7 +187,13 @@ pub fn illegal_states(orders: &[OrderRow], incidents: &[IncidentRow]) -> Vec<Str
             wrong("state and closed_at disagree");
         }
         match incident.state {
-            StateName::Open | StateName::Held | StateName::Scheduled | StateName::Verifying => {
+            StateName::Open
+            | StateName::Held
+            | StateName::Scheduled
+            | StateName::Verifying
+            | StateName::Exhausted
+            | StateName::HandedOver
+            | StateName::AwaitingApproval => {
                 if incident.due_at.is_none() {
                     wrong("it waits and nobody will look at it");
                 }
@@ -198,13 +204,11 @@ pub fn illegal_states(orders: &[OrderRow], incidents: &[IncidentRow]) -> Vec<Str
                     wrong("its order is not out");
                 }
             }
-            // With people, or ended.
-            StateName::Exhausted
-            | StateName::HandedOver
-            | StateName::AwaitingApproval
-            | StateName::Resolved
-            | StateName::Benign
-            | StateName::Dismissed => {}
+            StateName::Resolved | StateName::Benign | StateName::Dismissed => {
+                if incident.due_at.is_some() {
+                    wrong("it has ended and somebody will look at it");
+                }
+            }
         }
     }
     violations

@@ -7,7 +7,7 @@ use fleetmend_controller::store::{
     DecisionApplied, DecisionMade, IncidentFilter, MomentKind, OrderFilter, PageRequest, StoreError,
 };
 use fleetmend_domain::{
-    incident::{HoldReason, StateName},
+    incident::{HoldReason, REMINDER, StateName},
     ladder::Next,
     order,
     policy::Policy,
@@ -139,6 +139,59 @@ async fn a_person_gets_an_answer_once(world: World) {
     assert_eq!(due.case.attempts[0].state, order::State::Cancelled);
 }
 
+async fn a_declined_request_is_answered_and_moves_nothing(world: World) {
+    let (device, incident) = world.failing().await;
+    let row = async || world.store.incident_get(incident).await.expect("a look-up").expect("the incident");
+    let ask = async || {
+        world.store.remediate(device, Some(Tier::ResetPc), false, "ada", world.now).await.expect("a request");
+        let due = world.due_of(incident, world.now).await;
+        assert!(due.case.manual.is_some(), "the request");
+        world.apply(due, Next::Decline, world.now).await
+    };
+    assert_eq!(ask().await, DecisionApplied::Applied { order: None });
+    assert_eq!((row().await.state, row().await.due_at), (StateName::Open, Some(world.now)));
+    let due = world.due_of(incident, world.now).await;
+    assert_eq!(due.case.manual, None, "answered: the ladder's own turn");
+    world.apply(due, Next::HandOver, world.now).await;
+    let before = row().await;
+    assert_eq!(ask().await, DecisionApplied::Applied { order: None });
+    let after = row().await;
+    assert_eq!((after.state, after.due_at), (StateName::HandedOver, before.due_at), "people keep it as it was");
+    assert!(world.due(world.now + TimeDelta::days(90)).await.is_empty());
+    // One that is met takes it back from them.
+    world.store.remediate(device, Some(Tier::ResetComponents), false, "ada", world.now).await.expect("a request");
+    world.order(incident, Action::ResetComponents, world.now).await;
+    assert_eq!((row().await.state, row().await.deadline_at), (StateName::Remediating, None));
+}
+
+async fn what_people_have_has_a_deadline_that_is_served(world: World) {
+    let age = Policy::default().reset_evidence_age;
+    for (n, next) in [(1, Next::Exhaust), (2, Next::HandOver), (3, Next::AwaitApproval)] {
+        let (device, incident) = world.failing().await;
+        let due = world.due_of(incident, world.now).await;
+        world.apply(due, next.clone(), world.now).await;
+        let row = async || world.store.incident_get(incident).await.expect("a look-up").expect("the incident");
+        let waits = if next == Next::Exhaust { REMINDER } else { age };
+        assert_eq!(row().await.due_at, Some(world.now + waits), "{next:?}");
+        assert_eq!(world.store.people_remind(world.now + waits - seconds(1)).await.expect("a pass"), 0, "{next:?}");
+        // A request comes first.
+        world.store.remediate(device, None, false, "ada", world.now).await.expect("a request");
+        assert_eq!(world.store.people_remind(world.now + waits).await.expect("a pass"), 0, "{next:?}");
+        let due = world.due_of(incident, world.now).await;
+        world.apply(due, Next::Decline, world.now).await;
+        assert_eq!(world.store.people_remind(world.now + waits).await.expect("a pass"), 1, "{next:?}");
+        assert_eq!(row().await.state, StateName::Exhausted, "{next:?}");
+        assert_eq!(row().await.due_at, Some(world.now + waits + REMINDER), "{next:?}");
+        assert_eq!(world.store.people_remind(world.now + waits).await.expect("a pass"), 0, "once: {next:?}");
+        let wanted = if n == 1 { "still_exhausted" } else { "handover_expired" };
+        let story = world.store.incident_timeline(incident).await.expect("a timeline");
+        let told = story.iter().any(|it| matches!(&it.what, MomentKind::Event { name, .. } if name == wanted));
+        assert!(told, "{next:?}: no {wanted}");
+        // Nothing more is told of what has ended.
+        world.store.incident_dismiss(incident, "ada", world.now).await.expect("an open incident");
+    }
+}
+
 async fn a_dismissed_incident_is_over(world: World) {
     let (device, incident) = world.failing().await;
     let order = world.order(incident, Action::Retry, world.now).await;
@@ -190,6 +243,8 @@ on_both!(
     a_decision_on_an_old_picture_is_not_applied,
     the_same_wait_is_written_once,
     a_person_gets_an_answer_once,
+    a_declined_request_is_answered_and_moves_nothing,
+    what_people_have_has_a_deadline_that_is_served,
     a_dismissed_incident_is_over,
     incidents_come_by_page_newest_first_by_any_filter,
 );

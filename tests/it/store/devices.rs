@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use fleetmend_controller::store::{
     DeviceFilter, DeviceState, NewApiToken, PageRequest, Renewal, Renewed, Selector, StoreError,
 };
+use fleetmend_domain::incident::StateName;
 use fleetmend_proto::{Action, DeviceId, clock::wall_now};
 use uuid::Uuid;
 
@@ -20,6 +21,8 @@ async fn a_ban_is_seen_and_cancels_what_waits(world: World) {
     let order = world.store.order_get(order).await.expect("a look-up").expect("the order");
     assert_eq!(order.state, fleetmend_domain::order::State::Cancelled);
     assert!(world.due(world.now + TimeDelta::days(1)).await.is_empty(), "a banned device gets no decisions");
+    let row = world.store.incident_get(incident).await.expect("a look-up").expect("the incident");
+    assert_eq!((row.state, row.reason.as_deref()), (StateName::Dismissed, Some("ada")), "nobody could end it later");
     let missing = world.store.device_ban(unknown, "x", "ada", world.now).await;
     assert!(matches!(missing, Err(StoreError::NotFound { .. })), "{missing:?}");
 }
