@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fleetmend_proto::{Clock, Fence, OrderId, convert::uuid_to_wire, v1};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub use records::{LookError, ReadSoFar, Records};
 pub use start::{DataDir, RunError, become_device, enroll_once};
@@ -92,7 +93,7 @@ async fn run_with(agent: &AgentParts, db: &AgentDb) -> Result<std::convert::Infa
         current: tokio::sync::watch::Sender::new(None),
     });
     let orders = Orders { executor, link: Arc::clone(&link), records, accepted: tokio::sync::Notify::new() };
-    let agent = Agent { outbox, orders };
+    let agent = Agent { outbox, orders, instance: Uuid::new_v4() };
     let first_wait = start::first_wait(config, &**platform).await;
     tokio::select! {
         never = watch(&agent.orders.records, &**clock, config.detect_interval) => match never {},
@@ -123,6 +124,8 @@ async fn watch(records: &Records, clock: &dyn Clock, interval: std::time::Durati
 struct Agent {
     outbox: Outbox,
     orders: Orders,
+    /// New with each start.
+    instance: Uuid,
 }
 
 #[async_trait]
@@ -140,6 +143,7 @@ impl Directed for Agent {
             running_fence: running.map_or(0, |it| it.fence.0),
             capabilities: Vec::new(),
             audit_checkpoint: Bytes::new(),
+            instance: uuid_to_wire(Some(self.instance)),
         })
     }
 
