@@ -43,6 +43,7 @@ CREATE TABLE expected_serials (
     added_at        TIMESTAMPTZ NOT NULL
 );
 
+-- key_hash: SHA-256 of the certificate's public key; former_key_hash: of the one before it. enroll_token: what let it in.
 CREATE TABLE devices (
     id                  UUID NOT NULL PRIMARY KEY,
     name                TEXT COLLATE "C" NOT NULL,
@@ -54,6 +55,8 @@ CREATE TABLE devices (
     ring                TEXT NOT NULL,
     generation          BIGINT NOT NULL,
     key_hash            BYTEA NOT NULL,
+    former_key_hash     BYTEA,
+    enroll_token        UUID,
     cert_not_after      TIMESTAMPTZ NOT NULL,
     fence               BIGINT NOT NULL,
     excluded            BOOLEAN NOT NULL,
@@ -85,10 +88,12 @@ CREATE TABLE conditions (
 CREATE INDEX conditions_of_device ON conditions (device_id, id);
 
 -- Which replica holds a device's stream. stream_epoch grows with each new stream: an older one is closed.
+-- instances: JSON, the agent processes that were seen, the newest last; one that returns belongs to a second machine.
 CREATE TABLE sessions (
     device_id       UUID NOT NULL PRIMARY KEY,
     replica         TEXT NOT NULL,
     stream_epoch    BIGINT NOT NULL,
+    instances       TEXT NOT NULL,
     opened_at       TIMESTAMPTZ NOT NULL,
     closed_at       TIMESTAMPTZ
 );

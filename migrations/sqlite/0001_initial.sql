@@ -43,6 +43,7 @@ CREATE TABLE expected_serials (
     added_at        TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- key_hash: SHA-256 of the certificate's public key; former_key_hash: of the one before it. enroll_token: what let it in.
 CREATE TABLE devices (
     id                  BLOB NOT NULL PRIMARY KEY,
     name                TEXT NOT NULL,
@@ -54,6 +55,8 @@ CREATE TABLE devices (
     ring                TEXT NOT NULL,
     generation          INTEGER NOT NULL,
     key_hash            BLOB NOT NULL,
+    former_key_hash     BLOB,
+    enroll_token        BLOB,
     cert_not_after      TEXT NOT NULL,
     fence               INTEGER NOT NULL,
     excluded            INTEGER NOT NULL,
@@ -85,10 +88,12 @@ CREATE TABLE conditions (
 CREATE INDEX conditions_of_device ON conditions (device_id, id);
 
 -- Which replica holds a device's stream. stream_epoch grows with each new stream: an older one is closed.
+-- instances: JSON, the agent processes that were seen, the newest last; one that returns belongs to a second machine.
 CREATE TABLE sessions (
     device_id       BLOB NOT NULL PRIMARY KEY,
     replica         TEXT NOT NULL,
     stream_epoch    INTEGER NOT NULL,
+    instances       TEXT NOT NULL,
     opened_at       TEXT NOT NULL,
     closed_at       TEXT
 ) STRICT, WITHOUT ROWID;

@@ -171,7 +171,9 @@ async fn a_thousand_uses_of_a_one_use_token_give_one_certificate() -> anyhow::Re
     let token = fleet.token(1, false).await?;
     let tries = (0..1_000).map(|index| {
         let (light, token) = (fleet.light.clone(), token.clone());
-        tokio::spawn(async move { LightDevice::enroll(light, index, &token).await.err().map(|it| format!("{:#}", anyhow::Error::new(it))) })
+        tokio::spawn(async move {
+            LightDevice::enroll(light, index, &token).await.err().map(|it| format!("{:#}", anyhow::Error::new(it)))
+        })
     });
     let (mut certificates, mut used_up, mut unheard) = (0, 0, Vec::new());
     for tried in futures::future::join_all(tries).await {

@@ -150,11 +150,14 @@ impl Approve {
             (Some(serials), _) => {
                 let approved = approve_serials(&remote, &serials)?;
                 self.output.print(&approved, |approved| {
-                    format!(
-                        "{} devices approved; {} serial numbers kept for devices that are yet to enrol",
-                        approved.approved.len(),
-                        approved.expected.len()
-                    )
+                    let (let_in, kept) = (approved.approved.len(), approved.expected.len());
+                    let done = format!(
+                        "{let_in} devices approved; {kept} serial numbers kept for devices that are yet to enrol"
+                    );
+                    match &approved.banned[..] {
+                        [] => done,
+                        banned => format!("{done}; banned, approve by id: {}", banned.join(", ")),
+                    }
                 })
             }
             (None, Some(id)) => {
@@ -226,6 +229,7 @@ fn approve_serials(remote: &Remote, serials: &[String]) -> Result<Approved, Fail
         })?;
         all.approved.extend(approved.approved);
         all.expected.extend(approved.expected);
+        all.banned.extend(approved.banned);
     }
     Ok(all)
 }

@@ -6,7 +6,9 @@ use chrono::TimeDelta;
 use fleetmend_proto::{
     Clock, Fence, FleetId, OrderId, Position,
     clock::wall_now,
-    convert::{FieldError, cleaned_text, phase_from_wire, refusal_from_wire, step_from_wire, uuid_from_wire},
+    convert::{
+        FieldError, cleaned_text, optional_uuid, phase_from_wire, refusal_from_wire, step_from_wire, uuid_from_wire,
+    },
     v1::{self, agent_service_server::AgentService},
 };
 use tonic::{Request, Response, Status};
@@ -21,7 +23,7 @@ use crate::{
     nudge::Nudges,
     pki::Issuer,
     reconcile::renew,
-    store::{Begin, OrderProgress, Renewal, Renewed, Store, StoreError},
+    store::{Begin, Hello, OrderProgress, Renewal, Renewed, Store, StoreError},
     streams::Streams,
 };
 
@@ -47,7 +49,7 @@ impl AgentService for AgentApi {
     type SubscribeStream = Directives;
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
-        let device = caller_even_expired(&request)?;
+        let (device, presented_key_hash) = caller_even_expired(&request)?;
         self.gate.admit(device).await?;
         let request = request.into_inner();
         let issued = self
@@ -57,6 +59,7 @@ impl AgentService for AgentApi {
         let renewal = Renewal {
             device,
             presented_generation: request.generation,
+            presented_key_hash,
             key_hash: issued.key_hash,
             not_after: issued.not_after,
             now: self.clock.now(),
@@ -67,7 +70,7 @@ impl AgentService for AgentApi {
                 Ok(Response::new(v1::RenewResponse { certificate_chain, generation }))
             }
             Renewed::CloneSuspected => {
-                tracing::warn!(device_id = %device, "certificate generation used twice: device quarantined");
+                tracing::warn!(device_id = %device, "two machines use one certificate: device quarantined");
                 Err(Status::permission_denied(
                     "another machine has renewed this certificate: the device is quarantined until a person approves it",
                 ))
@@ -98,12 +101,18 @@ impl AgentService for AgentApi {
         let device = caller(&request)?;
         self.gate.admit(device).await?;
         let hello = request.into_inner();
-        let stream_epoch = self
-            .store
-            .session_open(device, &self.replica, Fence(hello.max_fence), self.clock.now())
-            .await
-            .map_err(|error| from_store("subscribe", &error))?;
-        let directives = Directives::open(device, stream_epoch, self.streams.clone(), self.store.clone());
+        let hello_of = Hello {
+            device,
+            replica: &self.replica,
+            max_fence: Fence(hello.max_fence),
+            instance: optional_uuid("instance", &hello.instance)?,
+            now: self.clock.now(),
+        };
+        let opened = self.store.session_open(hello_of).await.map_err(|error| from_store("subscribe", &error))?;
+        if opened.clone_suspected {
+            tracing::warn!(device_id = %device, "two machines stream with one certificate: device quarantined");
+        }
+        let directives = Directives::open(device, opened.stream_epoch, self.streams.clone(), self.store.clone());
         self.nudges.dispatch();
         if !hello.running_order.is_empty()
             && let Err(error) = renew::at_return(&self.store, &self.streams, device).await

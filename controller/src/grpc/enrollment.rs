@@ -49,10 +49,11 @@ impl Enrollment for EnrollmentApi {
             return Err(FieldError::new("ek_hash", "must be empty or a SHA-256 of 32 bytes").into());
         }
         let device = DeviceId(Uuid::new_v4());
-        let issued = self
-            .issuer
-            .issue(&request.csr_der, self.fleet, device, wall_now())
-            .map_err(|error| Status::from(FieldError::new("csr_der", error.to_string())))?;
+        let issue = |device| {
+            let issued = self.issuer.issue(&request.csr_der, self.fleet, device, wall_now());
+            issued.map_err(|error| Status::from(FieldError::new("csr_der", error.to_string())))
+        };
+        let mut issued = issue(device)?;
         let enrolling = Enrolling {
             token_hash: Sha256::digest(request.token.as_bytes()).into(),
             device,
@@ -71,7 +72,10 @@ impl Enrollment for EnrollmentApi {
             Ok(Err(refused)) => return Err(refusal(refused)),
             Err(error) => return Err(from_store("enrolment", &error)),
         };
-        tracing::info!(device_id = %device, quarantined = enrolled.quarantined, "device enrolled");
+        if enrolled.device != device {
+            issued = issue(enrolled.device)?;
+        }
+        tracing::info!(device_id = %enrolled.device, quarantined = enrolled.quarantined, "device enrolled");
         Ok(Response::new(v1::EnrollResponse {
             certificate_chain: issued.chain.into_iter().map(Into::into).collect(),
             generation: enrolled.generation,

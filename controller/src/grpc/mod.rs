@@ -79,8 +79,10 @@ fn caller<T>(request: &Request<T>) -> Result<DeviceId, Status> {
 }
 
 /// Like [`caller`], for the one call that an expired certificate may make.
-fn caller_even_expired<T>(request: &Request<T>) -> Result<DeviceId, Status> {
-    device_of(connection(request)?.as_ref())
+/// With the hash of the certificate's key: a renewal must come from the machine that was given it.
+fn caller_even_expired<T>(request: &Request<T>) -> Result<(DeviceId, [u8; 32]), Status> {
+    let conn = connection(request)?;
+    conn.device().zip(conn.key_hash()).ok_or_else(no_certificate)
 }
 
 fn connection<T>(request: &Request<T>) -> Result<Arc<Conn>, Status> {
@@ -89,5 +91,9 @@ fn connection<T>(request: &Request<T>) -> Result<Arc<Conn>, Status> {
 }
 
 fn device_of(conn: &Conn) -> Result<DeviceId, Status> {
-    conn.device().ok_or_else(|| Status::unauthenticated("a device certificate is needed on this port"))
+    conn.device().ok_or_else(no_certificate)
+}
+
+fn no_certificate() -> Status {
+    Status::unauthenticated("a device certificate is needed on this port")
 }

@@ -244,7 +244,7 @@ impl Entrance {
                 let leaf = session.peer_certificates().and_then(<[CertificateDer<'_>]>::first);
                 // The verifier has read it once already.
                 match leaf.map(|leaf| DeviceCertificate::read(leaf, fleet)) {
-                    Some(Ok(read)) => Some((read.device, read.not_after)),
+                    Some(Ok(read)) => Some(read),
                     Some(Err(_)) | None => return,
                 }
             }

@@ -10,9 +10,10 @@ use std::{
     task::Waker,
 };
 
-use chrono::{DateTime, Utc};
 use fleetmend_proto::{DeviceId, clock::wall_now};
 use futures::task::AtomicWaker;
+
+use crate::pki::DeviceCertificate;
 
 const REQUESTED: u8 = 1;
 const KILLED: u8 = 2;
@@ -21,15 +22,15 @@ const KILLED: u8 = 2;
 #[derive(Debug)]
 pub struct Conn {
     peer: SocketAddr,
-    device: Option<(DeviceId, DateTime<Utc>)>,
+    device: Option<DeviceCertificate>,
     flags: AtomicU8,
     waker: AtomicWaker,
 }
 
 impl Conn {
-    /// `device`: from the verified certificate, with its last valid instant.
+    /// `device`: from the verified certificate.
     #[must_use]
-    pub fn new(peer: SocketAddr, device: Option<(DeviceId, DateTime<Utc>)>) -> Self {
+    pub fn new(peer: SocketAddr, device: Option<DeviceCertificate>) -> Self {
         Self { peer, device, flags: AtomicU8::new(0), waker: AtomicWaker::new() }
     }
 
@@ -41,13 +42,19 @@ impl Conn {
     /// The device of the client certificate; `None` on listeners that ask for none.
     #[must_use]
     pub fn device(&self) -> Option<DeviceId> {
-        self.device.map(|(device, _)| device)
+        self.device.map(|certificate| certificate.device)
+    }
+
+    /// The client certificate's key; `None` on listeners that ask for none.
+    #[must_use]
+    pub fn key_hash(&self) -> Option<[u8; 32]> {
+        self.device.map(|certificate| certificate.key_hash)
     }
 
     /// Whether the certificate has expired by now: then the connection may only renew it.
     #[must_use]
     pub fn expired(&self) -> bool {
-        self.device.is_some_and(|(_, not_after)| not_after < wall_now())
+        self.device.is_some_and(|certificate| certificate.not_after < wall_now())
     }
 
     /// Cuts the connection: every read and write fails from now on, and its streams end.

@@ -4,9 +4,14 @@ use fleetmend_proto::DeviceId;
 use uuid::Uuid;
 
 use super::*;
+use crate::pki::DeviceCertificate;
 
 fn conn(device: Option<u128>) -> Arc<Conn> {
-    let device = device.map(|id| (DeviceId(Uuid::from_u128(id)), fleetmend_proto::clock::wall_now()));
+    let device = device.map(|id| DeviceCertificate {
+        device: DeviceId(Uuid::from_u128(id)),
+        not_after: fleetmend_proto::clock::wall_now(),
+        key_hash: [0; 32],
+    });
     Arc::new(Conn::new(([127, 0, 0, 1], 1).into(), device))
 }
 

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use fleetmend_proto::{DeviceId, FleetId};
+use sha2::{Digest as _, Sha256};
 use x509_parser::{extensions::GeneralName, prelude::X509Certificate};
 
 /// What the controller takes from a certificate that its agent CA signed.
@@ -9,6 +10,8 @@ use x509_parser::{extensions::GeneralName, prelude::X509Certificate};
 pub struct DeviceCertificate {
     pub device: DeviceId,
     pub not_after: DateTime<Utc>,
+    /// SHA-256 of its public key (SubjectPublicKeyInfo).
+    pub key_hash: [u8; 32],
 }
 
 /// A certificate that names no device of this fleet.
@@ -40,7 +43,7 @@ impl DeviceCertificate {
         let device = device_of(&certificate, fleet)?;
         let not_after = certificate.validity().not_after.timestamp();
         let not_after = DateTime::from_timestamp(not_after, 0).ok_or(NotADevice::Malformed)?;
-        Ok(Self { device, not_after })
+        Ok(Self { device, not_after, key_hash: Sha256::digest(certificate.public_key().raw).into() })
     }
 }
 

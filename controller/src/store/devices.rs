@@ -12,10 +12,11 @@ use uuid::Uuid;
 
 use super::{
     Actor, IdRow, Page, PageRequest, Store, StoreError, device_ids,
-    engine::{Db, Tx, bulk_fetch, bulk_sql, on, within},
+    engine::{Db, Tx, bulk, bulk_fetch, bulk_sql, on, within},
     error::During as _,
     events::{self, Event},
-    json_text,
+    json_text, orders,
+    sessions::forget_instances,
 };
 
 words!(
@@ -86,6 +87,8 @@ pub struct Approved {
     pub approved: Vec<DeviceId>,
     /// Serial numbers without a device: remembered for its enrolment.
     pub remembered: Vec<String>,
+    /// Serial numbers that only banned devices have: only their ids end a ban.
+    pub banned: Vec<String>,
 }
 
 /// A device asks for a new certificate.
@@ -94,6 +97,8 @@ pub struct Renewal {
     pub device: DeviceId,
     /// Of the certificate in use.
     pub presented_generation: i64,
+    /// SHA-256 of the public key of the certificate in use, which TLS has proved.
+    pub presented_key_hash: [u8; 32],
     /// SHA-256 of the new certificate's public key.
     pub key_hash: [u8; 32],
     pub not_after: DateTime<Utc>,
@@ -106,26 +111,33 @@ pub enum Renewed {
     Renewed {
         generation: i64,
     },
-    /// Somebody else has used this generation: whoever speaks is quarantined now.
+    /// Somebody else has used this generation, or has another key: whoever speaks is quarantined now.
     CloneSuspected,
 }
 
 const BANNED: [&str; 2] =
     bulk_sql!("SELECT d.id FROM " [id: uuid] " JOIN devices d ON d.id = r.id WHERE d.state = 'banned'");
+// $2: whether a ban ends too.
 const APPROVE: [&str; 2] = bulk_sql!(
-    "UPDATE devices SET state = 'active', state_reason = NULL FROM " [id: uuid] " WHERE devices.id = r.id"
+    "UPDATE devices SET state = 'active', state_reason = NULL FROM " [device_id: uuid]
+    " WHERE devices.id = r.device_id AND (devices.state = 'quarantined' OR (devices.state = 'banned' AND $2)) RETURNING id"
 );
 const WAKE: [&str; 2] = bulk_sql!(
     "UPDATE incidents SET due_at = $2, generation = generation + 1 FROM " [id: uuid]
     " WHERE incidents.device_id = r.id AND incidents.closed_at IS NULL AND incidents.state IN ('open', 'held', 'scheduled')"
 );
 const BY_SERIAL: [&str; 2] = bulk_sql!(
-    "SELECT d.id, d.serial, d.state FROM " [serial: text] " JOIN devices d ON d.serial = r.serial WHERE d.state <> 'banned'"
+    "SELECT d.id, d.serial, d.state FROM " [serial: text] " JOIN devices d ON d.serial = r.serial"
 );
 const REMEMBER: [&str; 2] = bulk_sql!(
     "INSERT INTO expected_serials (serial, added_by, added_at) SELECT DISTINCT r.serial, $2, $3 FROM " [serial: text]
     " WHERE true ON CONFLICT DO NOTHING"
 );
+
+#[derive(Serialize)]
+struct DeviceRef {
+    device_id: Uuid,
+}
 
 #[derive(Serialize)]
 struct SerialRow<'a> {
@@ -214,14 +226,20 @@ impl Store {
         let operation = "device approval";
         let actor = Actor::Person(by.to_owned());
         let mut tx = self.begin(operation).await?;
-        let approved = match &selector {
-            Selector::Id(device) => Approved { approved: vec![*device], remembered: Vec::new() },
-            Selector::Serials(serials) => approve_serials(&mut tx, serials, &actor, now).await?,
+        let (mut approved, lifts_ban) = match &selector {
+            Selector::Id(device) => (Approved { approved: vec![*device], ..Approved::default() }, true),
+            Selector::Serials(serials) => (approve_serials(&mut tx, serials, &actor, now).await?, false),
         };
         let ids = device_ids(approved.approved.iter().copied());
         lock(&mut tx, &ids).await?;
-        super::engine::bulk!(&mut tx, APPROVE, &ids, operation)?;
-        super::engine::bulk!(&mut tx, WAKE, &ids, operation, now)?;
+        // Looked at again under the lock: a ban may have come first.
+        let rows: Vec<_> = ids.iter().map(|row| DeviceRef { device_id: row.id }).collect();
+        let changed: Vec<(Uuid,)> = bulk_fetch!(&mut tx, APPROVE, &rows, operation, lifts_ban)?;
+        approved.approved = changed.into_iter().map(|(id,)| DeviceId(id)).collect();
+        approved.approved.sort_unstable();
+        let ids = device_ids(approved.approved.iter().copied());
+        forget_instances(&mut tx, &ids).await?;
+        bulk!(&mut tx, WAKE, &ids, operation, now)?;
         let mut log: Vec<_> =
             approved.approved.iter().map(|device| Event::new(&actor, "device_approved", now).device(*device)).collect();
         if !approved.remembered.is_empty() {
@@ -258,15 +276,15 @@ impl Store {
             return Err(StoreError::not_found("device", device));
         }
         let actor = Actor::Person(by.to_owned());
-        super::orders::cancel_waiting(&mut tx, device, &actor, now).await?;
+        orders::cancel_waiting(&mut tx, device, &actor, now).await?;
         super::people::dismiss_all(&mut tx, device, by, "the device was banned", now).await?;
         let data = serde_json::json!({ "reason": reason });
         events::append(&mut tx, &[Event::new(&actor, "device_banned", now).device(device).data(&data)]).await?;
         tx.commit().await.during("device ban")
     }
 
-    /// Gives a certificate its next generation, or finds that two machines use one identity.
-    /// A repeated call with the same new key (the answer was lost) gets the same answer.
+    /// Gives a certificate its next generation, or finds that two machines use one identity: a generation or key that
+    /// is not the newest. A repeated call for the same new key (the answer was lost) gets the same answer.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] for an unknown device, [`StoreError::Conflict`] for a banned one.
@@ -274,20 +292,20 @@ impl Store {
         let operation = "certificate renewal";
         let mut tx = self.begin(operation).await?;
         lock(&mut tx, &device_ids([renewal.device])).await?;
-        let row: Option<(String, i64, Vec<u8>)> = within!(&mut tx, conn =>
-            sqlx::query_as("SELECT state, generation, key_hash FROM devices WHERE id = $1")
+        let row: Option<(String, i64, Vec<u8>, Option<Vec<u8>>)> = within!(&mut tx, conn =>
+            sqlx::query_as("SELECT state, generation, key_hash, former_key_hash FROM devices WHERE id = $1")
                 .bind(renewal.device.0)
                 .fetch_optional(conn)
                 .await)
         .during(operation)?;
-        let Some((state, generation, key_hash)) = row else {
+        let Some((state, generation, key_hash, former_key_hash)) = row else {
             return Err(StoreError::not_found("device", renewal.device));
         };
         if state == DeviceState::Banned.word() {
             return Err(StoreError::Conflict { operation, reason: "the device is banned".to_owned() });
         }
         let actor = Actor::Device(renewal.device);
-        if renewal.presented_generation == generation {
+        if renewal.presented_generation == generation && renewal.presented_key_hash == *key_hash {
             renew(&mut tx, &renewal).await?;
             let data = serde_json::json!({ "generation": generation + 1 });
             let event = Event::new(&actor, "certificate_renewed", renewal.now).device(renewal.device).data(&data);
@@ -295,13 +313,12 @@ impl Store {
             tx.commit().await.during(operation)?;
             return Ok(Renewed::Renewed { generation: generation + 1 });
         }
-        if renewal.presented_generation + 1 == generation && key_hash == renewal.key_hash {
+        let from_former = former_key_hash.is_some_and(|former| renewal.presented_key_hash == *former);
+        if renewal.presented_generation == generation - 1 && from_former && renewal.key_hash == *key_hash {
             return Ok(Renewed::Renewed { generation });
         }
-        quarantine(&mut tx, renewal.device).await?;
         let data = serde_json::json!({ "presented": renewal.presented_generation, "current": generation });
-        let event = Event::new(&actor, "clone_suspected", renewal.now).device(renewal.device).data(&data);
-        events::append(&mut tx, &[event]).await?;
+        suspect_clone(&mut tx, renewal.device, &data, renewal.now).await?;
         tx.commit().await.during(operation)?;
         Ok(Renewed::CloneSuspected)
     }
@@ -309,7 +326,8 @@ impl Store {
 
 async fn renew(tx: &mut Tx, renewal: &Renewal) -> Result<(), StoreError> {
     within!(tx, conn => sqlx::query(
-        "UPDATE devices SET generation = generation + 1, key_hash = $2, cert_not_after = $3 WHERE id = $1",
+        "UPDATE devices SET generation = generation + 1, former_key_hash = key_hash, key_hash = $2, cert_not_after = $3 \
+         WHERE id = $1",
     )
     .bind(renewal.device.0)
     .bind(&renewal.key_hash[..])
@@ -320,7 +338,14 @@ async fn renew(tx: &mut Tx, renewal: &Renewal) -> Result<(), StoreError> {
     .during("certificate renewal")
 }
 
-async fn quarantine(tx: &mut Tx, device: DeviceId) -> Result<(), StoreError> {
+/// Quarantines a device because two machines use its certificate, and takes back what neither has begun. The caller
+/// holds the lock on the device.
+pub(super) async fn suspect_clone(
+    tx: &mut Tx,
+    device: DeviceId,
+    seen: &serde_json::Value,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
     within!(tx, conn => sqlx::query(
         "UPDATE devices SET state = 'quarantined', state_reason = 'two machines use its certificate' WHERE id = $1",
     )
@@ -328,9 +353,13 @@ async fn quarantine(tx: &mut Tx, device: DeviceId) -> Result<(), StoreError> {
     .execute(conn)
     .await
     .map(|_| ()))
-    .during("certificate renewal")
+    .during("device quarantine")?;
+    let actor = Actor::Device(device);
+    events::append(tx, &[Event::new(&actor, "clone_suspected", now).device(device).data(seen)]).await?;
+    orders::cancel_waiting(tx, device, &actor, now).await
 }
 
+/// Which devices serial numbers name; those of no device at all are kept for its enrolment.
 async fn approve_serials(
     tx: &mut Tx,
     serials: &[String],
@@ -339,29 +368,25 @@ async fn approve_serials(
 ) -> Result<Approved, StoreError> {
     let operation = "device approval";
     let rows: Vec<_> = serials.iter().map(|serial| SerialRow { serial }).collect();
-    let argument = json_text(&rows)?;
-    let [sqlite, postgres] = BY_SERIAL;
-    let found: Vec<(Uuid, String, String)> = match tx {
-        Tx::Sqlite(tx) => sqlx::query_as(sqlite).bind(&argument).fetch_all(&mut **tx).await,
-        Tx::Postgres(tx) => sqlx::query_as(postgres).bind(&argument).fetch_all(&mut **tx).await,
-    }
-    .during(operation)?;
-    let [sqlite, postgres] = REMEMBER;
-    match tx {
-        Tx::Sqlite(tx) => {
-            sqlx::query(sqlite).bind(&argument).bind(actor.name()).bind(now).execute(&mut **tx).await.map(|_| ())
-        }
-        Tx::Postgres(tx) => {
-            sqlx::query(postgres).bind(&argument).bind(actor.name()).bind(now).execute(&mut **tx).await.map(|_| ())
+    let found: Vec<(Uuid, String, String)> = bulk_fetch!(tx, BY_SERIAL, &rows, operation)?;
+    let mut approved = Approved::default();
+    for serial in serials {
+        let mut states = found.iter().filter(|(_, known, _)| known == serial).map(|(_, _, state)| state).peekable();
+        if states.peek().is_none() {
+            approved.remembered.push(serial.clone());
+        } else if states.all(|state| state == DeviceState::Banned.word()) {
+            approved.banned.push(serial.clone());
         }
     }
-    .during(operation)?;
-    let mut remembered: Vec<_> =
-        serials.iter().filter(|serial| !found.iter().any(|(_, known, _)| known == *serial)).cloned().collect();
-    remembered.sort_unstable();
-    remembered.dedup();
-    let quarantined = found.into_iter().filter(|(_, _, state)| state == DeviceState::Quarantined.word());
-    Ok(Approved { approved: quarantined.map(|(id, _, _)| DeviceId(id)).collect(), remembered })
+    for list in [&mut approved.remembered, &mut approved.banned] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    let remembered: Vec<_> = approved.remembered.iter().map(|serial| SerialRow { serial }).collect();
+    bulk!(tx, REMEMBER, &remembered, operation, actor.name(), now)?;
+    let quarantined = found.iter().filter(|(_, _, state)| state == DeviceState::Quarantined.word());
+    approved.approved = quarantined.map(|(id, _, _)| DeviceId(*id)).collect();
+    Ok(approved)
 }
 
 const COUNT: [&str; 2] = bulk_sql!("SELECT COUNT(*) FROM " [id: uuid] " JOIN devices d ON d.id = r.id");

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use fleetmend_proto::DeviceId;
+use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
@@ -31,9 +32,11 @@ pub struct Enrolling {
     pub now: DateTime<Utc>,
 }
 
-/// A new device.
+/// A new device, or one whose answer was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Enrolled {
+    /// As asked for, or the one that the same machine was given before: then its certificate is to bear that id.
+    pub device: DeviceId,
     pub quarantined: bool,
     /// Of its first certificate.
     pub generation: i64,
@@ -53,6 +56,9 @@ const FIRST_GENERATION: i64 = 1;
 impl Store {
     /// Counts the token down and makes the device, or neither. `now_wall` judges the token's expiry.
     ///
+    /// A machine that asks again with the same token and key before it ever connected has missed the answer: it gets
+    /// the device that was made for it, and no use is spent.
+    ///
     /// # Errors
     /// When the database fails; the token was not spent then.
     pub async fn device_enroll(
@@ -61,21 +67,27 @@ impl Store {
         now_wall: DateTime<Utc>,
     ) -> Result<Result<Enrolled, EnrollRefused>, StoreError> {
         let mut tx = self.begin("enrolment").await?;
-        let Some((ring, preapproved)) = spend(&mut tx, &enrolling.token_hash, now_wall).await? else {
+        // Holds the token's row, so that the same machine asking twice at once is one after the other.
+        let spent = spend(&mut tx, &enrolling.token_hash, now_wall).await?;
+        if let Some(known) = unanswered(&mut tx, &enrolling).await? {
+            return Ok(Ok(known)); // dropping the transaction gives the use back
+        }
+        let Some((token, ring, preapproved)) = spent else {
             return why_refused(&mut tx, &enrolling.token_hash, now_wall).await.map(Err);
         };
         let twins = twins(&mut tx, &enrolling).await?;
-        let expected = is_expected(&mut tx, &enrolling.serial).await?;
-        let quarantined = !twins.is_empty() || !(preapproved || expected);
-        let state = if quarantined { DeviceState::Quarantined } else { DeviceState::Active };
-        let reason = if !twins.is_empty() {
+        let reason = if twins.iter().any(|twin| twin.state == DeviceState::Banned.word()) {
+            Some("a banned device has this serial number or SMBIOS UUID")
+        } else if !twins.is_empty() {
             Some("another device has this serial number or SMBIOS UUID")
-        } else if quarantined {
-            Some("waits for approval")
-        } else {
+        } else if expect(&mut tx, &enrolling.serial).await? || preapproved {
             None
+        } else {
+            Some("waits for approval")
         };
-        insert(&mut tx, &enrolling, &ring, state, reason).await?;
+        let quarantined = reason.is_some();
+        let state = if quarantined { DeviceState::Quarantined } else { DeviceState::Active };
+        insert(&mut tx, &enrolling, token, &ring, state, reason).await?;
         let actor = Actor::Device(enrolling.device);
         let mut log = vec![
             Event::new(&actor, "device_enrolled", enrolling.now)
@@ -83,20 +95,21 @@ impl Store {
                 .data(&serde_json::json!({ "state": state, "ring": ring })),
         ];
         if !twins.is_empty() {
-            let data = serde_json::json!({ "serial": enrolling.serial, "others": twins });
+            let others: Vec<_> = twins.iter().map(|twin| twin.id).collect();
+            let data = serde_json::json!({ "serial": enrolling.serial, "others": others });
             log.push(Event::new(&actor, "duplicate_hardware", enrolling.now).device(enrolling.device).data(&data));
         }
         events::append(&mut tx, &log).await?;
         tx.commit().await.during("enrolment")?;
-        Ok(Ok(Enrolled { quarantined, generation: FIRST_GENERATION }))
+        Ok(Ok(Enrolled { device: enrolling.device, quarantined, generation: FIRST_GENERATION }))
     }
 }
 
-/// The atomic count-down: gives the token's ring and whether its devices are approved beforehand.
-async fn spend(tx: &mut Tx, hash: &[u8; 32], now: DateTime<Utc>) -> Result<Option<(String, bool)>, StoreError> {
+/// The atomic count-down: gives the token's id and ring, and whether its devices are approved beforehand.
+async fn spend(tx: &mut Tx, hash: &[u8; 32], now: DateTime<Utc>) -> Result<Option<(Uuid, String, bool)>, StoreError> {
     within!(tx, conn => sqlx::query_as(
         "UPDATE enroll_tokens SET uses_left = uses_left - 1 \
-         WHERE hash = $1 AND uses_left > 0 AND expires_at > $2 AND revoked_at IS NULL RETURNING ring, preapproved",
+         WHERE hash = $1 AND uses_left > 0 AND expires_at > $2 AND revoked_at IS NULL RETURNING id, ring, preapproved",
     )
     .bind(&hash[..])
     .bind(now)
@@ -119,12 +132,42 @@ async fn why_refused(tx: &mut Tx, hash: &[u8; 32], now: DateTime<Utc>) -> Result
     })
 }
 
-/// Devices not banned that claim the same hardware.
-async fn twins(tx: &mut Tx, enrolling: &Enrolling) -> Result<Vec<Uuid>, StoreError> {
+/// The device that this very machine was given by the same token, as long as it has not been heard of.
+async fn unanswered(tx: &mut Tx, enrolling: &Enrolling) -> Result<Option<Enrolled>, StoreError> {
+    let found: Option<(Uuid, String)> = within!(tx, conn => sqlx::query_as(
+        "SELECT d.id, d.state FROM devices d JOIN enroll_tokens t ON t.id = d.enroll_token \
+         WHERE t.hash = $1 AND t.revoked_at IS NULL AND d.key_hash = $2 AND d.serial = $3 \
+         AND d.smbios_uuid IS NOT DISTINCT FROM $4 AND d.generation = $5 AND d.last_seen_at IS NULL \
+         AND d.state <> 'banned' LIMIT 1",
+    )
+    .bind(&enrolling.token_hash[..])
+    .bind(&enrolling.key_hash[..])
+    .bind(&enrolling.serial)
+    .bind(enrolling.smbios_uuid)
+    .bind(FIRST_GENERATION)
+    .fetch_optional(conn)
+    .await)
+    .during("enrolment")?;
+    Ok(found.map(|(id, state)| Enrolled {
+        device: DeviceId(id),
+        quarantined: state == DeviceState::Quarantined.word(),
+        generation: FIRST_GENERATION,
+    }))
+}
+
+#[derive(FromRow)]
+struct Twin {
+    id: Uuid,
+    state: String,
+}
+
+/// Devices that claim the same hardware; banned ones first, for they count most.
+async fn twins(tx: &mut Tx, enrolling: &Enrolling) -> Result<Vec<Twin>, StoreError> {
     let serial = (!enrolling.serial.is_empty()).then_some(&enrolling.serial);
-    within!(tx, conn => sqlx::query_scalar(
-        "SELECT id FROM devices WHERE serial = $1 AND state <> 'banned' \
-         UNION SELECT id FROM devices WHERE smbios_uuid = $2 AND state <> 'banned' LIMIT 20",
+    within!(tx, conn => sqlx::query_as(
+        "SELECT id, state FROM (SELECT id, state FROM devices WHERE serial = $1 \
+         UNION SELECT id, state FROM devices WHERE smbios_uuid = $2) AS twins \
+         ORDER BY CASE WHEN state = 'banned' THEN 0 ELSE 1 END LIMIT 20",
     )
     .bind(serial)
     .bind(enrolling.smbios_uuid)
@@ -133,19 +176,22 @@ async fn twins(tx: &mut Tx, enrolling: &Enrolling) -> Result<Vec<Uuid>, StoreErr
     .during("enrolment")
 }
 
-async fn is_expected(tx: &mut Tx, serial: &str) -> Result<bool, StoreError> {
-    let found: Option<String> = within!(tx, conn =>
-        sqlx::query_scalar("SELECT serial FROM expected_serials WHERE serial = $1")
+/// Whether a device with this serial number was expected. It is now here: the next one with it waits for approval.
+async fn expect(tx: &mut Tx, serial: &str) -> Result<bool, StoreError> {
+    let deleted = within!(tx, conn =>
+        sqlx::query("DELETE FROM expected_serials WHERE serial = $1")
             .bind(serial)
-            .fetch_optional(conn)
-            .await)
+            .execute(conn)
+            .await
+            .map(|done| done.rows_affected()))
     .during("enrolment")?;
-    Ok(found.is_some())
+    Ok(deleted > 0)
 }
 
 async fn insert(
     tx: &mut Tx,
     enrolling: &Enrolling,
+    token: Uuid,
     ring: &str,
     state: DeviceState,
     reason: Option<&str>,
@@ -153,9 +199,9 @@ async fn insert(
     within!(tx, conn => sqlx::query(
         "INSERT INTO devices (id, name, serial, smbios_uuid, ek_hash, state, state_reason, ring, generation, key_hash, \
          cert_not_after, fence, excluded, agent_version, enrolled_at, product_type, role, authority, reboot_pending, \
-         utc_offset_minutes, os_build, ubr, architecture) \
+         utc_offset_minutes, os_build, ubr, architecture, enroll_token) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 0, FALSE, $12, $13, 'client', 'workstation', \
-         'windows_update', FALSE, 0, 0, 0, 'x64')",
+         'windows_update', FALSE, 0, 0, 0, 'x64', $14)",
     )
     .bind(enrolling.device.0)
     .bind(&enrolling.computer_name)
@@ -170,6 +216,7 @@ async fn insert(
     .bind(enrolling.certificate_not_after)
     .bind(&enrolling.agent_version)
     .bind(enrolling.now)
+    .bind(token)
     .execute(conn)
     .await
     .map(|_| ()))

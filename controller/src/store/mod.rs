@@ -52,7 +52,7 @@ pub use orders::{OrderRow, StepRow};
 pub use people::Remediation;
 pub use progress::{Begin, OrderProgress};
 pub use read::{IncidentFilter, Moment, MomentKind, OrderFilter, Page, PageRequest};
-pub use sessions::MAX_FENCE;
+pub use sessions::{Hello, MAX_FENCE, SessionOpened};
 pub use summary::{OrderCount, Summary};
 pub use verifications::{VerificationMade, Verifying};
 

@@ -6,9 +6,11 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
+    DeviceState, IdRow, Store, StoreError,
+    devices::suspect_clone,
     engine::{Tx, bulk, bulk_sql, on, within},
     error::During as _,
+    from_json, json_text,
 };
 
 /// No device comes near it by orders alone. More would be a fault or an attempt to leave no number for the next lease.
@@ -19,51 +21,86 @@ const CLOSE: [&str; 2] = bulk_sql!(
     " WHERE sessions.device_id = r.device_id AND sessions.stream_epoch = r.stream_epoch AND sessions.closed_at IS NULL"
 );
 
+const FORGET: [&str; 2] =
+    bulk_sql!("UPDATE sessions SET instances = '[]' FROM " [id: uuid] " WHERE sessions.device_id = r.id");
+
+/// A device opens its stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Hello<'a> {
+    pub device: DeviceId,
+    /// The process it streams to.
+    pub replica: &'a str,
+    /// What the device has seen: orders to come are above it even when this database was restored from a backup.
+    pub max_fence: Fence,
+    /// Of the agent's process, new with each start; `None` = not told.
+    pub instance: Option<Uuid>,
+    pub now: DateTime<Utc>,
+}
+
+/// An open session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionOpened {
+    /// Above those of all earlier sessions of the device.
+    pub stream_epoch: i64,
+    /// Two machines stream with one identity: the device has been quarantined for it now.
+    pub clone_suspected: bool,
+}
+
+/// Instances of an agent that are remembered: as many machines with one certificate are told apart.
+const INSTANCES: usize = 8;
+
 impl Store {
-    /// Opens a device's session at `replica` and returns its stream epoch, above all earlier ones. `max_fence` is what
-    /// the device has seen: orders to come are above it even when this database was restored from a backup.
+    /// Opens a device's session.
+    ///
+    /// Two machines with one identity end each other's streams and both come back, so that an instance returns after
+    /// another has taken its place; a machine that reconnects, or whose agent was started anew, never looks like that.
     ///
     /// # Errors
     /// [`StoreError::Invalid`] for a fence that no lease can have had, else when the database fails.
-    pub async fn session_open(
-        &self,
-        device: DeviceId,
-        replica: &str,
-        max_fence: Fence,
-        now: DateTime<Utc>,
-    ) -> Result<i64, StoreError> {
-        if max_fence < Fence(0) || max_fence > MAX_FENCE {
-            let reason = format!("is {max_fence}, it must be 0 to {MAX_FENCE}: the agent's journal is damaged");
+    pub async fn session_open(&self, hello: Hello<'_>) -> Result<SessionOpened, StoreError> {
+        let operation = "session open";
+        if hello.max_fence < Fence(0) || hello.max_fence > MAX_FENCE {
+            let reason = format!("is {}, it must be 0 to {MAX_FENCE}: the agent's journal is damaged", hello.max_fence);
             return Err(StoreError::Invalid { field: "max_fence", reason });
         }
-        let mut tx = self.begin("session open").await?;
+        let mut tx = self.begin(operation).await?;
         // The device's row first, as everywhere.
-        let known = within!(&mut tx, conn => sqlx::query(
-            "UPDATE devices SET last_seen_at = $3, fence = CASE WHEN fence < $2 THEN $2 ELSE fence END WHERE id = $1",
+        let state: Option<String> = within!(&mut tx, conn => sqlx::query_scalar(
+            "UPDATE devices SET last_seen_at = $3, fence = CASE WHEN fence < $2 THEN $2 ELSE fence END WHERE id = $1 \
+             RETURNING state",
         )
-        .bind(device.0)
-        .bind(max_fence.0)
-        .bind(now)
-        .execute(conn)
-        .await
-        .map(|done| done.rows_affected()))
-        .during("session open")?;
-        if known == 0 {
-            return Err(StoreError::not_found("device", device));
-        }
+        .bind(hello.device.0)
+        .bind(hello.max_fence.0)
+        .bind(hello.now)
+        .fetch_optional(conn)
+        .await)
+        .during(operation)?;
+        let Some(state) = state else {
+            return Err(StoreError::not_found("device", hello.device));
+        };
+        let mut instances = instances(&mut tx, hello.device).await?;
+        let returned = hello.instance.is_some_and(|instance| seen(&mut instances, instance) == Seen::Returned);
         let stream_epoch: i64 = within!(&mut tx, conn => sqlx::query_scalar(
-            "INSERT INTO sessions (device_id, replica, stream_epoch, opened_at) VALUES ($1, $2, 1, $3) \
+            "INSERT INTO sessions (device_id, replica, stream_epoch, instances, opened_at) VALUES ($1, $2, 1, $4, $3) \
              ON CONFLICT (device_id) DO UPDATE SET replica = excluded.replica, opened_at = excluded.opened_at, \
-             stream_epoch = sessions.stream_epoch + 1, closed_at = NULL RETURNING stream_epoch",
+             instances = excluded.instances, stream_epoch = sessions.stream_epoch + 1, closed_at = NULL \
+             RETURNING stream_epoch",
         )
-        .bind(device.0)
-        .bind(replica)
-        .bind(now)
+        .bind(hello.device.0)
+        .bind(hello.replica)
+        .bind(hello.now)
+        .bind(json_text(&instances)?)
         .fetch_one(conn)
         .await)
-        .during("session open")?;
-        tx.commit().await.during("session open")?;
-        Ok(stream_epoch)
+        .during(operation)?;
+        // Once: while it is quarantined they go on taking turns.
+        let clone_suspected = returned && state == DeviceState::Active.word();
+        if clone_suspected {
+            let data = serde_json::json!({ "instances": instances });
+            suspect_clone(&mut tx, hello.device, &data, hello.now).await?;
+        }
+        tx.commit().await.during(operation)?;
+        Ok(SessionOpened { stream_epoch, clone_suspected })
     }
 
     /// Closes a session unless a newer one has replaced it.
@@ -125,6 +162,46 @@ impl Store {
         tx.commit().await.during("sessions clear")?;
         Ok(cleared)
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// For the first time, or the one that was there last.
+    InTurn,
+    /// After another had taken its place.
+    Returned,
+}
+
+/// Puts an instance at the end of those seen.
+fn seen(instances: &mut Vec<Uuid>, instance: Uuid) -> Seen {
+    let seen = match instances.iter().position(|it| *it == instance) {
+        Some(at) if at + 1 < instances.len() => {
+            instances.remove(at);
+            Seen::Returned
+        }
+        Some(_) => return Seen::InTurn,
+        None => Seen::InTurn,
+    };
+    instances.push(instance);
+    if instances.len() > INSTANCES {
+        instances.remove(0);
+    }
+    seen
+}
+
+async fn instances(tx: &mut Tx, device: DeviceId) -> Result<Vec<Uuid>, StoreError> {
+    let text: Option<String> = within!(tx, conn =>
+        sqlx::query_scalar("SELECT instances FROM sessions WHERE device_id = $1")
+            .bind(device.0)
+            .fetch_optional(conn)
+            .await)
+    .during("session open")?;
+    text.map_or_else(|| Ok(Vec::new()), |text| from_json("list of instances", &text))
+}
+
+/// Whoever approved a device has seen to its double: what was seen before does not count any more.
+pub(super) async fn forget_instances(tx: &mut Tx, devices: &[IdRow]) -> Result<(), StoreError> {
+    bulk!(tx, FORGET, devices, "device approval").map(|_: u64| ())
 }
 
 async fn clear(tx: &mut Tx, replica: &str) -> Result<u64, StoreError> {

@@ -35,7 +35,7 @@ async fn pass(world: &World, streams: &Streams) {
 }
 
 async fn connected(world: &World, streams: &Streams, device: DeviceId) -> Receiver<Box<Directive>> {
-    let epoch = world.store.session_open(device, "a", Fence(0), world.now).await.expect("a session");
+    let epoch = world.session(device, "a").await;
     streams.open(device, epoch)
 }
 
@@ -73,7 +73,7 @@ async fn devices_without_a_stream_do_not_stand_in_line(world: World) {
     for _ in 0..205 {
         let (device, incident) = world.failing().await;
         world.order(incident, Action::Retry, world.now).await;
-        world.store.session_open(device, "a", Fence(0), world.now).await.expect("a session");
+        world.session(device, "a").await;
     }
     let (device, incident) = world.failing().await;
     let order = world.order(incident, Action::Retry, world.now).await;

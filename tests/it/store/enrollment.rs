@@ -78,13 +78,72 @@ async fn the_same_hardware_twice_is_quarantined_even_when_expected(world: World)
     assert!(!enroll(first.clone()).await.quarantined);
     assert!(enroll(twin.clone()).await.quarantined);
     assert!(enroll(sister.clone()).await.quarantined);
-    // A banned machine's hardware may come back.
-    for device in [first.device, twin.device, sister.device] {
-        world.store.device_ban(device, "replaced", "ada", world.now).await.expect("a ban");
+}
+
+async fn a_ban_is_not_undone_by_enrolling_again(world: World) {
+    let token = world.token(10, false).await;
+    let enroll = async |it| world.store.device_enroll(it, wall_now()).await.expect("an answer").expect("a device");
+    let expect = async |serial: &String| {
+        let serials = Selector::Serials(vec![serial.clone()]);
+        world.store.devices_approve(serials, "ada", world.now).await.expect("an approval")
+    };
+    let first = enrolling(token, world.now);
+    assert_eq!(expect(&first.serial).await.remembered, [first.serial.clone()]);
+    assert!(!enroll(first.clone()).await.quarantined);
+    assert_eq!(expect(&first.serial).await.remembered, Vec::<String>::new(), "it is here");
+    world.store.device_ban(first.device, "stolen", "ada", world.now).await.expect("a ban");
+    assert_eq!(expect(&first.serial).await.banned, [first.serial.clone()]);
+    for with in ["serial", "smbios"] {
+        let mut again = enrolling(world.token(1, true).await, world.now);
+        if with == "serial" {
+            again.serial.clone_from(&first.serial);
+        } else {
+            again.smbios_uuid = first.smbios_uuid;
+        }
+        assert!(enroll(again.clone()).await.quarantined, "{with}");
+        let row = world.store.device_get(again.device).await.expect("a look-up").expect("a device");
+        assert_eq!(row.state_reason.as_deref(), Some("a banned device has this serial number or SMBIOS UUID"));
     }
-    let mut again = enrolling(token, world.now);
-    again.serial = first.serial;
-    assert!(!enroll(again).await.quarantined);
+}
+
+async fn an_expected_serial_number_lets_one_device_in(world: World) {
+    let token = world.token(10, false).await;
+    let enroll = async |it| world.store.device_enroll(it, wall_now()).await.expect("an answer").expect("a device");
+    let mut first = enrolling(token, world.now);
+    let serials = Selector::Serials(vec![first.serial.clone()]);
+    world.store.devices_approve(serials, "ada", world.now).await.expect("an approval");
+    assert!(!enroll(first.clone()).await.quarantined);
+    // The machine before it was taken out of the fleet: the number has been used all the same.
+    world.execute("DELETE FROM devices WHERE id = $1", first.device.0).await;
+    first.device = enrolling(token, world.now).device;
+    first.key_hash = [3; 32];
+    assert!(enroll(first).await.quarantined);
+}
+
+async fn a_machine_that_missed_the_answer_gets_it_again(world: World) {
+    let token = world.token(1, true).await;
+    let first = enrolling(token, world.now);
+    let enroll = async |it| world.store.device_enroll(it, wall_now()).await.expect("an answer");
+    let given = enroll(first.clone()).await.expect("a device");
+    assert_eq!(given.device, first.device);
+    let mut again = first.clone();
+    again.device = enrolling(token, world.now).device;
+    assert_eq!(enroll(again.clone()).await.expect("the same device"), given);
+    // With uses left as well, and none is spent.
+    let many = world.token(5, true).await;
+    let mut other = enrolling(many, world.now);
+    let given = enroll(other.clone()).await.expect("a device");
+    other.device = again.device;
+    assert_eq!(enroll(other.clone()).await.expect("the same device"), given);
+    let tokens = world.store.token_list().await.expect("tokens");
+    assert_eq!(tokens.iter().map(|it| it.uses_left).collect::<Vec<_>>(), [4, 0]);
+    // Another key is another machine, or one that lost its key.
+    let mut stranger = again.clone();
+    stranger.key_hash = [9; 32];
+    assert_eq!(enroll(stranger).await, Err(EnrollRefused::UsedUp));
+    // A device that was here has its certificate.
+    world.session(first.device, "a").await;
+    assert_eq!(enroll(again).await, Err(EnrollRefused::UsedUp));
 }
 
 on_both!(
@@ -92,4 +151,7 @@ on_both!(
     a_refusal_says_why,
     a_new_device_waits_for_approval_unless_expected,
     the_same_hardware_twice_is_quarantined_even_when_expected,
+    a_ban_is_not_undone_by_enrolling_again,
+    an_expected_serial_number_lets_one_device_in,
+    a_machine_that_missed_the_answer_gets_it_again,
 );

@@ -127,7 +127,7 @@ async fn a_quarantined_device_gets_and_begins_only_what_changes_nothing_lasting(
     let leased_order = world.order(incident, Action::RepairImage, world.now).await;
     let leased = world.lease(leased_order, world.now).await.expect("a queued order");
     for it in [device, heavy_device, begun_device, leased_device] {
-        world.store.session_open(it, "a", Fence(0), world.now).await.expect("a session");
+        world.session(it, "a").await;
         world.execute("UPDATE devices SET state = 'quarantined' WHERE id = $1", it.0).await;
     }
     let leasable = async || world.store.orders_leasable("a", None, 10).await.expect("orders");

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, TimeZone as _, Utc};
 use fleetmend_controller::store::{
-    Begin, DecisionApplied, DecisionMade, DeviceReport, DueIncident, Enrolling, LeaseTerms, Leased, NewToken,
-    OrderProgress, ReportRecorded, Store,
+    Begin, DecisionApplied, DecisionMade, DeviceReport, DueIncident, Enrolling, Hello, LeaseTerms, Leased, NewToken,
+    OrderProgress, ReportRecorded, SessionOpened, Store,
 };
 use fleetmend_domain::{
     ladder::{Decision, Next},
@@ -142,6 +142,17 @@ impl World {
         leased.expect("a lease or none").pop()
     }
 
+    /// Opens the device's session there; gives its stream epoch.
+    pub async fn session(&self, device: DeviceId, replica: &str) -> i64 {
+        self.hello(device, replica, Fence(0), None).await.stream_epoch
+    }
+
+    pub async fn hello(&self, device: DeviceId, replica: &str, seen: Fence, instance: Option<u128>) -> SessionOpened {
+        let instance = instance.map(Uuid::from_u128);
+        let hello = Hello { device, replica, max_fence: seen, instance, now: self.now };
+        self.store.session_open(hello).await.expect("a session")
+    }
+
     pub fn terms(&self, now: DateTime<Utc>) -> LeaseTerms {
         LeaseTerms { fleet: self.fleet, lease_until: wall_now() + TimeDelta::seconds(60), now }
     }
@@ -156,6 +167,34 @@ impl World {
             let pool = sqlx::PgPool::connect(&self.url).await.expect("the database");
             sqlx::query(sql).bind(id).execute(&pool).await.expect("a statement");
             pool.close().await;
+        }
+    }
+
+    /// Runs a call while another process holds a row with a statement that it commits once the call has had time to
+    /// come to it.
+    pub async fn while_locked<T: Send + 'static>(
+        &self,
+        sql: &'static str,
+        id: Uuid,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        let pause = std::time::Duration::from_millis(500);
+        if self.url.starts_with("sqlite") {
+            let pool = sqlx::SqlitePool::connect(&self.url).await.expect("the database");
+            let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.expect("a transaction");
+            sqlx::query(sql).bind(id).execute(&mut *tx).await.expect("a statement");
+            let call = tokio::spawn(call);
+            tokio::time::sleep(pause).await;
+            tx.commit().await.expect("a commit");
+            call.await.expect("no panic")
+        } else {
+            let pool = sqlx::PgPool::connect(&self.url).await.expect("the database");
+            let mut tx = pool.begin().await.expect("a transaction");
+            sqlx::query(sql).bind(id).execute(&mut *tx).await.expect("a statement");
+            let call = tokio::spawn(call);
+            tokio::time::sleep(pause).await;
+            tx.commit().await.expect("a commit");
+            call.await.expect("no panic")
         }
     }
 

@@ -59,6 +59,9 @@ pub struct Approved {
     pub approved: Vec<DeviceId>,
     /// Serial numbers without a device: their devices need no approval when they enrol.
     pub expected: Vec<String>,
+    /// Serial numbers of banned devices: nothing changed for them. Only a device's id ends its ban.
+    #[serde(default)]
+    pub banned: Vec<String>,
 }
 
 /// Body of `/devices/{id}/ban`.
@@ -115,6 +118,6 @@ impl Device {
 
 impl From<store::Approved> for Approved {
     fn from(done: store::Approved) -> Self {
-        Self { approved: done.approved, expected: done.remembered }
+        Self { approved: done.approved, expected: done.remembered, banned: done.banned }
     }
 }
