@@ -12,6 +12,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Served by the reflection service and read by the method-policy check at start.
     let out = PathBuf::from(env::var("OUT_DIR")?).join("fleetmend.bin");
     fs::write(out, descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".fleetmend.v1").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".fleetmend.v1")
+        .codec_path("crate::codec::LeanCodec")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 pub mod action;
 pub mod clock;
+pub mod codec;
 pub mod condition;
 pub mod convert;
 pub mod hresult;

@@ -2,6 +2,8 @@
 //! them. It answers a report at once and keeps a stream open without ever sending on it.
 
 use std::{
+    convert::Infallible,
+    future::{Ready, ready},
     io,
     path::PathBuf,
     pin::Pin,
@@ -10,11 +12,8 @@ use std::{
 };
 
 use anyhow::Context as _;
-use fleetmend_proto::v1::{
-    self,
-    agent_service_server::{AgentService, AgentServiceServer},
-};
-use futures::Stream;
+use fleetmend_proto::v1;
+use futures::stream::{Pending, pending};
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -28,8 +27,12 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Request, Response, Status,
+    body::Body,
+    server::{Grpc, NamedService, ServerStreamingService, UnaryService},
     transport::{Server, server::Connected},
 };
+use tonic_prost::ProstCodec;
+use tower::Service;
 
 #[derive(clap::Args)]
 pub struct ServerArgs {
@@ -38,6 +41,7 @@ pub struct ServerArgs {
     data_dir: PathBuf,
 }
 
+#[derive(Clone)]
 struct Bare;
 
 /// A TLS connection in the form that tonic's server takes.
@@ -69,32 +73,57 @@ impl AsyncWrite for Connection {
     }
 }
 
-type Answer<T> = Result<Response<T>, Status>;
+/// Any method but `Subscribe`: a report, answered at once.
+struct Report;
 
-#[tonic::async_trait]
-impl AgentService for Bare {
-    type SubscribeStream = Pin<Box<dyn Stream<Item = Result<v1::Directive, Status>> + Send>>;
+impl UnaryService<v1::ReportRequest> for Report {
+    type Response = v1::ReportResponse;
+    type Future = Ready<Result<Response<Self::Response>, Status>>;
 
-    async fn report(&self, request: Request<v1::ReportRequest>) -> Answer<v1::ReportResponse> {
+    fn call(&mut self, request: Request<v1::ReportRequest>) -> Self::Future {
         let acked_seq = request.get_ref().outcomes.last().map_or(0, |outcome| outcome.seq);
-        Ok(Response::new(v1::ReportResponse { acked_seq, ..Default::default() }))
+        ready(Ok(Response::new(v1::ReportResponse { acked_seq, ..Default::default() })))
+    }
+}
+
+/// A stream that stays open and silent.
+struct Subscribe;
+
+impl ServerStreamingService<v1::Hello> for Subscribe {
+    type Response = v1::Directive;
+    type ResponseStream = Pending<Result<v1::Directive, Status>>;
+    type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, _: Request<v1::Hello>) -> Self::Future {
+        ready(Ok(Response::new(pending())))
+    }
+}
+
+/// By hand, since generated code has the product's codec: tonic's own is part of the limit.
+impl Service<http::Request<Body>> for Bare {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    async fn subscribe(&self, _: Request<v1::Hello>) -> Answer<Self::SubscribeStream> {
-        Ok(Response::new(Box::pin(futures::stream::pending())))
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(async move {
+            if request.uri().path().ends_with("/Subscribe") {
+                let mut grpc = Grpc::new(ProstCodec::<v1::Directive, v1::Hello>::default());
+                Ok(grpc.server_streaming(Subscribe, request).await)
+            } else {
+                let mut grpc = Grpc::new(ProstCodec::<v1::ReportResponse, v1::ReportRequest>::default());
+                Ok(grpc.unary(Report, request).await)
+            }
+        })
     }
+}
 
-    async fn renew(&self, _: Request<v1::RenewRequest>) -> Answer<v1::RenewResponse> {
-        Err(Status::unimplemented("bare"))
-    }
-
-    async fn update_order(&self, _: Request<v1::UpdateOrderRequest>) -> Answer<v1::UpdateOrderResponse> {
-        Err(Status::unimplemented("bare"))
-    }
-
-    async fn begin(&self, _: Request<v1::BeginRequest>) -> Answer<v1::BeginResponse> {
-        Err(Status::unimplemented("bare"))
-    }
+impl NamedService for Bare {
+    const NAME: &'static str = "fleetmend.v1.AgentService";
 }
 
 /// Prints its port as JSON and serves until it is killed.
@@ -127,7 +156,6 @@ pub async fn serve(args: ServerArgs) -> anyhow::Result<()> {
             });
         }
     });
-    let service = AgentServiceServer::new(Bare);
-    Server::builder().add_service(service).serve_with_incoming(ReceiverStream::new(incoming)).await?;
+    Server::builder().add_service(Bare).serve_with_incoming(ReceiverStream::new(incoming)).await?;
     Ok(())
 }
