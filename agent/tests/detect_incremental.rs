@@ -84,13 +84,24 @@ impl Pc {
     }
 
     fn read(&mut self) -> Found {
+        self.read_at(None)
+    }
+
+    /// Reads as the running agent does, at so many seconds.
+    fn settling(&mut self, seconds: i64) -> Found {
+        let found = self.read_at(Some(time(seconds)));
+        assert_eq!(found.problems, vec![]);
+        found
+    }
+
+    fn read_at(&mut self, now: Option<DateTime<Utc>>) -> Found {
         let mut paths: Vec<PathBuf> = fs::read_dir(self.folder.path()).unwrap().map(|it| it.unwrap().path()).collect();
         paths.sort();
         let files: Vec<RecordFile> = paths.into_iter().map(|path| RecordFile { path }).collect();
         let stored =
             self.stored.iter().map(|(path, json)| (path.clone(), serde_json::from_str::<Cursor>(json).unwrap()));
         let mut detector = Detector::new(stored.collect::<Vec<_>>());
-        let found = detector.read(&files);
+        let found = detector.read(&files, now);
         for (path, cursor) in &found.cursors {
             self.stored.retain(|(it, _)| it != path);
             self.stored.push((path.clone(), serde_json::to_string(cursor).unwrap()));
@@ -248,11 +259,73 @@ fn sources_read_together_become_one_with_the_inner_code() {
 }
 
 #[test]
+fn a_package_that_failed_waits_for_the_update_it_belongs_to() {
+    let mut pc = Pc::new();
+    pc.append("setup.xml", setup(9, 0, "80073712"));
+    let found = pc.settling(3);
+    assert_eq!((found.outcomes.len(), found.held), (0, 1));
+    pc.append("system.xml", event(1, 4, "80073712"));
+    let found = pc.settling(6);
+    assert_eq!((found.outcomes.len(), found.held), (1, 0));
+    let update = &found.outcomes[0].update;
+    assert_eq!((update.revision, update.title.as_str()), (200, "更新 (KB5999991)"));
+    assert!(update.update_id.is_some());
+    assert_eq!(pc.settling(500), Found::default());
+}
+
+#[test]
+fn a_wrapper_waits_for_the_code_inside() {
+    let mut pc = Pc::new();
+    pc.append("system.xml", event(1, 0, "8024200b"));
+    assert_eq!(pc.settling(3).held, 1);
+    assert_eq!(pc.settling(30).held, 1, "it is held from pass to pass, whatever happens to the agent between them");
+    pc.append("setup.xml", setup(9, -4, "80073712"));
+    let found = pc.settling(31);
+    assert_eq!(found.outcomes.len(), 1);
+    assert_eq!((found.outcomes[0].code, found.outcomes[0].raw_code), (HResult(0x8007_3712), HResult(0x8024_200B)));
+}
+
+#[test]
+fn what_is_told_in_part_is_told_when_it_has_settled() {
+    let mut pc = Pc::new();
+    pc.append("setup.xml", setup(9, 0, "80073712"));
+    assert_eq!(pc.settling(119).held, 1);
+    let found = pc.settling(121);
+    assert_eq!((found.outcomes.len(), found.held), (1, 0));
+    assert_eq!(found.outcomes[0].source, Source::SetupLog);
+    // A log of long ago, a wrong clock and a reader that cannot wait: at once.
+    pc.append("setup.xml", setup(10, 200, "80073712"));
+    assert_eq!(pc.settling(9_000).outcomes.len(), 1);
+    pc.append("setup.xml", setup(11, 90_000, "80073712"));
+    assert_eq!(pc.settling(9_000).outcomes.len(), 1);
+    pc.append("setup.xml", setup(12, 100_000, "80073712"));
+    assert_eq!(pc.settling(100_001).held, 1);
+    assert_eq!(pc.news(), [100_000]);
+}
+
+#[test]
+fn what_says_all_is_told_at_once() {
+    let mut pc = Pc::new();
+    pc.append("system.xml", event(1, 0, "80073712"));
+    assert_eq!(pc.settling(0).outcomes.len(), 1);
+}
+
+#[test]
+fn an_attempt_that_is_held_survives_the_rotation_of_its_log() {
+    let mut pc = Pc::new();
+    pc.append("setup.xml", setup(9, 0, "80073712"));
+    assert_eq!(pc.settling(3).held, 1);
+    pc.write("setup.xml", setup(30, 20, "800f0922"));
+    assert_eq!(pc.settling(25).held, 2);
+    assert_eq!(pc.settling(300).outcomes.len(), 2);
+}
+
+#[test]
 fn a_missing_file_is_a_problem_and_costs_nothing_else() {
     let mut pc = Pc::new();
     pc.append("system.xml", event(1, 0, "80073712"));
     let files = [RecordFile { path: pc.path("missing.log") }, RecordFile { path: pc.path("system.xml") }];
-    let found = Detector::default().read(&files);
+    let found = Detector::default().read(&files, None);
     assert_eq!((found.outcomes.len(), found.problems.len()), (1, 1));
     assert!(found.problems[0].to_string().contains("missing.log: cannot be read"));
     assert_eq!(pc.news(), [0]);
@@ -301,8 +374,8 @@ proptest! {
         let bytes = [head, &bytes].concat();
         let files = ["ReportingEvents.log", "a.xml"].map(|name| written(&folder.path().join(name), &bytes));
         let mut detector = Detector::default();
-        detector.read(&files);
-        detector.read(&files);
+        detector.read(&files, None);
+        detector.read(&files, None);
         let collected = fleetmend_agent::detect::outcomes_in(folder.path()).unwrap();
         prop_assert!(collected.outcomes.is_empty());
     }

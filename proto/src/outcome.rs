@@ -114,12 +114,14 @@ words!(
     }
 );
 words!(
-    /// Which of Windows' own records said so.
+    /// What of Windows said so: one of its own records, or its state.
     Source {
         EventLog = "event_log",
         SetupLog = "setup_log",
         ReportingEvents = "reporting_events",
         UpdateHistory = "update_history",
+        /// No record of an attempt: what the update client says of the update now, asked by the agent after an order.
+        InstalledState = "installed_state",
     }
 );
 words!(

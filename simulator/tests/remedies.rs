@@ -1,18 +1,24 @@
 //! The agent's real actions on the model of a PC: each tier's action cures its own causes, and no lighter one does.
 #![allow(clippy::unwrap_used)]
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use fleetmend_agent::{
     execute::{Admission, Executor, Lease, ProgressSink},
     guard::LocalPolicy,
-    journal::OrderUpdate,
+    journal::{Journal, OrderUpdate},
+    link::{dead_letters::DeadLetters, orders::ProofFirst as _, report::Reporter},
+    outbox::Outbox,
+    runner::Records,
     state::AgentDb,
+    verify::Proof,
 };
+use fleetmend_domain::catalogue::{Catalogue, EntryPoint};
 use fleetmend_proto::{
-    Action, Clock, DeviceId, Fence, FleetId, IncidentId, OrderId, PackageHash, Tier,
+    Action, Clock, DeviceId, Fence, FleetId, IncidentId, OrderId, Outcome, OutcomeResult, PackageHash, Source, Tier,
+    UpdateRef,
     order::{OrderKey, OrderPhase, OrderText},
 };
 use fleetmend_simulator::{
@@ -66,13 +72,17 @@ impl Patient {
     }
 
     async fn order(&mut self, action: Action) -> OrderUpdate {
+        let update = self.pc.state(|state| {
+            state.offers.first().map(|it| it.update.clone()).or_else(|| state.installed.first().cloned()).unwrap()
+        });
+        self.order_for(action, update).await
+    }
+
+    async fn order_for(&mut self, action: Action, update: UpdateRef) -> OrderUpdate {
         self.fence += 1;
         let key = OrderKey::from_seed("test", [7; 32]);
         let (fleet, device) = (FleetId(Uuid::from_u128(1)), DeviceId(Uuid::from_u128(2)));
         let now = self.clock.now();
-        let update = self.pc.state(|state| {
-            state.offers.first().map(|it| it.update.clone()).or_else(|| state.installed.first().cloned()).unwrap()
-        });
         let text = OrderText {
             fleet,
             device,
@@ -201,6 +211,67 @@ async fn what_only_people_can_cure_survives_every_tier() {
         assert!(!patient.is_cured(), "{cause}");
         is_clean(patient.pc.dir());
     }
+}
+
+/// What the agent would send after an order, without a controller.
+async fn proof_after(patient: &Patient, order: OrderId) -> Vec<Outcome> {
+    let agent = patient.pc.start_agent().unwrap();
+    let db = AgentDb::open(&patient.dir.path().join("agent.db"), patient.clock.now()).await.unwrap();
+    let (outbox, journal) = (Outbox::new(db.clone()), Journal::new(db));
+    let reporter = Arc::new(Reporter::new(outbox.clone(), DeadLetters::new(patient.dir.path())));
+    let records =
+        Records::new(agent.clone(), patient.clock.clone(), outbox.clone(), reporter.clone(), None, Duration::MAX);
+    let proof = Proof {
+        platform: &*agent,
+        clock: &*patient.clock,
+        journal: &journal,
+        keys: &[OrderKey::from_seed("test", [7; 32]).verifier()],
+        records: &records,
+        reporter: &reporter,
+        limit: Duration::from_millis(1),
+    };
+    proof.proof_sent(order).await;
+    proof.proof_sent(order).await;
+    outbox.batch(100, usize::MAX).await.unwrap().1.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_windows_does_not_record_is_asked_after_an_order_and_told_once() {
+    let mut patient = Patient::new(Cause::BadUpdate);
+    let bad = patient.pc.state(|state| state.offers[0].update.clone());
+    patient.pc.replace_bad_update().unwrap();
+    // Where it waits for a restart, that comes first.
+    patient.pc.restart(true).unwrap();
+    assert!(patient.pc.state(|state| state.is_installed(&bad)));
+    let update = patient.order_for(Action::Retry, bad.clone()).await;
+    assert_eq!(update.phase, OrderPhase::Succeeded, "{}", update.detail);
+    let told = proof_after(&patient, update.order).await;
+    let asked: Vec<_> = told.iter().filter(|it| it.source == Source::InstalledState).collect();
+    assert_eq!(asked.len(), 1, "{told:#?}");
+    assert_eq!((asked[0].update.update_id, asked[0].result), (bad.update_id, OutcomeResult::Succeeded));
+    // And the record of the replacement says what it replaces.
+    let replacement = told.iter().rfind(|it| it.source != Source::InstalledState).unwrap();
+    assert!(replacement.update.satisfies(&bad), "{replacement:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_windows_records_is_not_asked_too() {
+    let mut patient = Patient::new(Cause::StoreCorruption);
+    let update = patient.order(Action::RepairImage).await;
+    let told = proof_after(&patient, update.order).await;
+    assert!(told.len() >= 2 && told.iter().all(|it| it.source != Source::InstalledState), "{told:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_is_neither_there_nor_offered_ends_without_repairs() {
+    let mut patient = Patient::new(Cause::BadUpdate);
+    let withdrawn = UpdateRef { update_id: Some(Uuid::from_u128(99)), kb: None, ..patient.pc.profile().bad_update() };
+    let update = patient.order_for(Action::Retry, withdrawn.clone()).await;
+    let told = proof_after(&patient, update.order).await;
+    let asked = told.iter().find(|it| it.source == Source::InstalledState).unwrap();
+    assert_eq!((asked.update.update_id, asked.result), (withdrawn.update_id, OutcomeResult::Aborted));
+    let entry = Catalogue::embedded().get(asked.code).unwrap();
+    assert_eq!(entry.entry, EntryPoint::Benign, "this code would be repaired: {}", asked.code);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ mod drawing;
 mod faults;
 mod flow;
 mod limits;
+mod replaced;
 mod scenarios;
 mod start;
 mod store;

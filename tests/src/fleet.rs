@@ -16,7 +16,7 @@ use fleetmend_controller::{
     serve::Controller,
     store::{NewApiToken, NewToken, Store},
 };
-use fleetmend_proto::{SystemClock, clock::wall_now};
+use fleetmend_proto::{Clock, SystemClock, clock::wall_now};
 use fleetmend_simulator::fleet::light::{LightDevice, LightSettings};
 use sqlx::Connection as _;
 use tempfile::TempDir;
@@ -47,6 +47,14 @@ impl TestFleet {
     /// # Errors
     /// When the controller does not start.
     pub async fn start(on: On, change: impl FnOnce(&mut Config)) -> anyhow::Result<Self> {
+        Self::start_in(on, Arc::new(SystemClock), change).await
+    }
+
+    /// Like [`TestFleet::start`] with a domain time of its own.
+    ///
+    /// # Errors
+    /// When the controller does not start.
+    pub async fn start_in(on: On, clock: Arc<dyn Clock>, change: impl FnOnce(&mut Config)) -> anyhow::Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir()?;
         let any_port = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
@@ -69,7 +77,7 @@ impl TestFleet {
         config.enrollment.per_address_per_second = 10_000;
         change(&mut config);
         let shutdown = CancellationToken::new();
-        let controller = Controller::start(config, Arc::new(SystemClock), shutdown.clone()).await?;
+        let controller = Controller::start(config, clock, shutdown.clone()).await?;
         let addresses = controller.addresses();
         let light = LightSettings {
             enrollment: format!("https://localhost:{}", addresses.enrollment.port()).parse()?,

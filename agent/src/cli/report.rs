@@ -2,12 +2,11 @@
 //!
 //! What was taken once is known by its content and never taken again; it waits in the same outbox as the agent's own.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use fleetmend_proto::{Clock as _, Outcome, SystemClock};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use super::{CliError, ConfigArg, Exit, block_on, detect::Format, load, of_link};
 use crate::{
@@ -101,7 +100,7 @@ pub async fn send(config: &Config, pc: &CollectedPc, collected: &Collected) -> R
         })?;
     let db = AgentDb::open(&data.database(), SystemClock.now()).await.map_err(own_file)?;
     let outbox = Outbox::new(db.clone());
-    let known = store_new(&outbox, &collected.outcomes).await?;
+    let known = store_new(&outbox, collected).await?;
     let reporter = Arc::new(Reporter::new(outbox, DeadLetters::new(&config.data_dir)));
     if let Ok(condition) = pc.condition().await {
         reporter.set_condition(condition);
@@ -119,36 +118,20 @@ pub async fn send(config: &Config, pc: &CollectedPc, collected: &Collected) -> R
     })
 }
 
-/// Gives how many were known before.
-async fn store_new(outbox: &Outbox, outcomes: &[Outcome]) -> Result<u64, CliError> {
+/// Gives how many were known before: those of which an earlier run took at least one record. Another collection may hold
+/// more or fewer sources of the same attempt.
+async fn store_new(outbox: &Outbox, collected: &Collected) -> Result<u64, CliError> {
     let stored = |error| CliError::failed(Exit::Software, &error);
     let mut so_far = ReadSoFar::load(outbox).await.map_err(stored)?;
-    // Two equal outcomes of one folder are two attempts: only what an earlier run took is left out.
-    let before: BTreeSet<String> = so_far.collected.clone();
-    let new: Vec<Outcome> = outcomes.iter().filter(|it| !before.contains(&fingerprint(it))).cloned().collect();
-    so_far.collected.extend(new.iter().map(fingerprint));
-    if !new.is_empty() {
+    let is_known = |records: &[_]| records.iter().any(|it| so_far.collected.contains(it));
+    let found = collected.outcomes.iter().zip(&collected.records);
+    let new: Vec<Outcome> = found.filter(|(_, records)| !is_known(records)).map(|(it, _)| it.clone()).collect();
+    let before = so_far.collected.len();
+    so_far.collected.extend(collected.records.iter().flatten().cloned());
+    if so_far.collected.len() > before {
         outbox.append(&new, Some(&so_far.to_text().map_err(stored)?)).await.map_err(own_file)?;
     }
-    Ok((outcomes.len() - new.len()) as u64)
-}
-
-/// What makes an attempt the same one in another copy of the logs: neither its title, which is localised, nor which
-/// record named it first.
-fn fingerprint(outcome: &Outcome) -> String {
-    let update = &outcome.update;
-    let text = format!(
-        "{:?} {} {:?} {} {} {} {} {}",
-        update.update_id,
-        update.revision,
-        update.kb,
-        outcome.operation,
-        outcome.result,
-        outcome.code,
-        outcome.raw_code,
-        outcome.occurred_at.timestamp_micros()
-    );
-    hex::encode(&Sha256::digest(text)[..16])
+    Ok((collected.outcomes.len() - new.len()) as u64)
 }
 
 async fn deliver(config: &Config, identity: &Identity, reporter: &Reporter) -> Result<Sent, CliError> {

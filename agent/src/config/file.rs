@@ -165,6 +165,7 @@ impl File {
                 },
                 backoff: BackoffSettings { base: self.link.backoff_base, cap: self.link.backoff_cap, stable_after },
                 first_connect_within: self.link.first_connect_within,
+                ..LinkSettings::default()
             },
         })
     }

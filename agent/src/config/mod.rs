@@ -39,12 +39,25 @@ pub struct Config {
 }
 
 /// The link's time-outs and waits: link time, always real.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkSettings {
     pub channel: ChannelSettings,
     pub backoff: BackoffSettings,
     /// The first connection after a start of the operating system is made at a random time within this.
     pub first_connect_within: Duration,
+    /// How long an order's end waits for its proof to be acknowledged. No key of the file.
+    pub proof_timeout: Duration,
+}
+
+impl Default for LinkSettings {
+    fn default() -> Self {
+        Self {
+            channel: ChannelSettings::default(),
+            backoff: BackoffSettings::default(),
+            first_connect_within: Duration::ZERO,
+            proof_timeout: Duration::from_secs(120),
+        }
+    }
 }
 
 /// Why the settings cannot be used.

@@ -49,6 +49,9 @@ pub struct Cursor {
     anew_after: Option<DateTime<Utc>>,
     /// Attempts reported lately from this file: their late records from other sources are no news.
     pub(super) reported: Vec<Vec<Mark>>,
+    /// Records of attempts that are told only in part, held back until other sources had their time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) held: Vec<Record>,
 }
 
 /// A stretch of a file by its hash.
@@ -97,6 +100,7 @@ impl Cursor {
             forgotten: None,
             anew_after: None,
             reported: Vec::new(),
+            held: Vec::new(),
         }
     }
 }
@@ -190,6 +194,7 @@ fn place(
             forgotten: old.forgotten,
             anew_after: old.forgotten,
             reported: old.reported.clone(),
+            held: old.held.clone(),
             ..fresh
         },
         None => fresh,

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use fleetmend_proto::Outcome;
 
 use super::{
@@ -19,6 +19,11 @@ use crate::platform::RecordFile;
 const LATE: TimeDelta = TimeDelta::minutes(30);
 /// Attempts of one file that wait so.
 const WAITING: usize = 256;
+
+/// How long an attempt that is told only in part is held back. Domain time.
+pub const SETTLE: TimeDelta = TimeDelta::minutes(2);
+/// Attempts held back at most; those above are reported as they are.
+const HELD: usize = 512;
 
 /// Reads record files from where it stopped.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +42,8 @@ pub struct Found {
     pub cursors: Vec<(PathBuf, Cursor)>,
     /// A file was longer than one pass reads; the next pass goes on.
     pub more: bool,
+    /// Attempts that are held back.
+    pub held: usize,
 }
 
 impl Detector {
@@ -47,10 +54,15 @@ impl Detector {
     }
 
     /// Reads what is new in `files`. When what is found cannot be stored, make a new detector from the stored cursors.
-    pub fn read(&mut self, files: &[RecordFile]) -> Found {
+    ///
+    /// Sources record one attempt in any order, and the first may lack the update's id or hold a code that only wraps
+    /// the real one. With `now`, such an attempt is held back until it is [`SETTLE`] old, so that its outcome says all;
+    /// without, nothing is waited for.
+    pub fn read(&mut self, files: &[RecordFile], now: Option<DateTime<Utc>>) -> Found {
         let before = self.cursors.clone();
         let mut found = Found::default();
-        let records = self.records(files, &mut found);
+        let mut records = self.held();
+        records.extend(self.records(files, &mut found));
 
         // Attempts reported before, of all files, take in late records of other sources.
         let mut known: Vec<(PathBuf, Vec<Mark>)> = Vec::new();
@@ -66,6 +78,18 @@ impl Detector {
                 waiting.extend(marks);
                 continue;
             }
+            // What the rest of a long file holds is read at once, whatever the time.
+            let may_settle = found.more || now.is_some_and(|now| is_fresh(&members, now));
+            if may_settle && found.held < HELD && merge::is_told_in_part(&members) {
+                found.held += 1;
+                for &index in &attempt.records {
+                    let cursor = paths.get(index).and_then(|path| self.cursors.get_mut(path));
+                    if let (Some(cursor), Some(record)) = (cursor, records.get(index)) {
+                        cursor.held.push(record.clone());
+                    }
+                }
+                continue;
+            }
             found.outcomes.extend(merge::outcome(&members));
             let path = attempt.records.first().and_then(|&index| paths.get(index)).cloned().unwrap_or_default();
             known.push((path, marks.collect()));
@@ -76,6 +100,15 @@ impl Detector {
         let changed = self.cursors.iter().filter(|(path, cursor)| before.get(*path) != Some(*cursor));
         found.cursors = changed.map(|(path, cursor)| (path.clone(), cursor.clone())).collect();
         found
+    }
+
+    /// Records of attempts that were held back, each with its file.
+    fn held(&mut self) -> Vec<(PathBuf, Record)> {
+        let of = |(path, cursor): (&PathBuf, &mut Cursor)| {
+            let path = path.clone();
+            std::mem::take(&mut cursor.held).into_iter().map(move |record| (path.clone(), record))
+        };
+        self.cursors.iter_mut().flat_map(of).collect()
     }
 
     /// Records that were not read before, each with its file.
@@ -114,4 +147,9 @@ impl Detector {
             cursor.reported.drain(..surplus);
         }
     }
+}
+
+/// Whether the first record of an attempt is so young that others may still come. One from the future is not.
+fn is_fresh(records: &[&Record], now: DateTime<Utc>) -> bool {
+    records.iter().map(|record| record.mark.at).min().is_some_and(|at| (now - at).abs() < SETTLE)
 }

@@ -11,7 +11,7 @@ use fleetmend_proto::Outcome;
 use super::{
     cursor::{self, PASS_LIMIT},
     merge,
-    record::{Problem, Record},
+    record::{Identity, Problem, Record},
 };
 
 /// Why a folder gave nothing at all.
@@ -32,6 +32,8 @@ pub enum FolderError {
 pub struct Collected {
     /// Oldest first.
     pub outcomes: Vec<Outcome>,
+    /// The records that each outcome was made of, in the order of `outcomes`.
+    pub records: Vec<Vec<Identity>>,
     pub problems: Vec<Problem>,
 }
 
@@ -61,14 +63,16 @@ pub fn outcomes_in(folder: &Path) -> Result<Collected, FolderError> {
             cursor = pass.cursor;
         }
     }
-    let attempts = merge::attempts(&[], &records);
-    collected.outcomes = attempts
+    let mut found: Vec<(Outcome, Vec<Identity>)> = merge::attempts(&[], &records)
         .iter()
         .filter_map(|attempt| {
-            merge::outcome(&attempt.records.iter().filter_map(|&index| records.get(index)).collect::<Vec<_>>())
+            let members: Vec<&Record> = attempt.records.iter().filter_map(|&index| records.get(index)).collect();
+            let identities = members.iter().map(|record| record.identity.clone()).collect();
+            merge::outcome(&members).map(|outcome| (outcome, identities))
         })
         .collect();
-    collected.outcomes.sort_by_key(|outcome| outcome.occurred_at);
+    found.sort_by_key(|(outcome, _)| outcome.occurred_at);
+    (collected.outcomes, collected.records) = found.into_iter().unzip();
     Ok(collected)
 }
 

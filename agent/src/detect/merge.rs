@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use fleetmend_domain::catalogue::is_wrapper;
 use fleetmend_proto::{Kb, Operation, Outcome, OutcomeResult, UpdateRef};
 use uuid::Uuid;
 
@@ -94,6 +95,13 @@ pub fn outcome(records: &[&Record]) -> Option<Outcome> {
         occurred_at: winner.mark.at,
         source: winner.mark.stream.source(),
     })
+}
+
+/// Whether records of other sources may still say what these leave open: which update it is, or the code inside the one
+/// that wraps it.
+#[must_use]
+pub fn is_told_in_part(records: &[&Record]) -> bool {
+    outcome(records).is_some_and(|it| it.update.update_id.is_none() || is_wrapper(it.code))
 }
 
 /// What records that may belong together have in common.

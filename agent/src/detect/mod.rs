@@ -18,6 +18,6 @@ pub mod scan;
 pub mod text;
 
 pub use cursor::Cursor;
-pub use detector::{Detector, Found};
+pub use detector::{Detector, Found, SETTLE};
 pub use folder::{Collected, FolderError, outcomes_in};
-pub use record::Problem;
+pub use record::{Identity, Problem};

@@ -50,7 +50,7 @@ pub struct Mark {
 }
 
 /// A record of an attempt that ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub mark: Mark,
     /// As recorded.

@@ -26,6 +26,8 @@ mod undo;
 
 use std::sync::Arc;
 
+pub(crate) use retry_update::FIND as FIND_UPDATE;
+
 use async_trait::async_trait;
 use fleetmend_proto::{
     Clock, DeviceId, Fence, FleetId, OrderId,

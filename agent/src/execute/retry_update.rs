@@ -16,7 +16,8 @@ use crate::{
     platform::{Offer, PlatformError},
 };
 
-const FIND: &str = "find_update";
+/// Name of the step that looks for the update; what it leaves is asked by `verify` too.
+pub(crate) const FIND: &str = "find_update";
 /// Domain time to wait for an installer that works already.
 const BUSY_LIMIT: Duration = Duration::from_secs(30 * 60);
 const BUSY_LOOK: Duration = Duration::from_secs(60);
@@ -109,7 +110,7 @@ async fn wait_for_others(cx: &Cx<'_>) -> Option<Ended> {
 fn choose(update: &UpdateRef, offers: &[Offer]) -> Ended {
     let same = offers.iter().find(|it| it.update.is_same(update));
     match same.or_else(|| offers.iter().find(|it| it.update.satisfies(update))) {
-        None => Ended::done("neither installed nor offered: nothing to try"),
+        None => Ended::done("neither installed nor offered: nothing to try").with_data(json!({ "absent": true })),
         Some(offer) if offer.hidden => Ended::done("hidden: not tried"),
         Some(offer) => Ended::done("offered").with_data(json!({ "offer": offer.update })),
     }

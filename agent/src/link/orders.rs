@@ -2,7 +2,8 @@
 //! asked again until the controller answers.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -43,14 +44,15 @@ pub struct Teller {
     journal: Journal,
     news: Notify,
     /// Answers that the journal does not hold: refusals of stale orders.
-    asides: Mutex<Vec<OrderUpdate>>,
+    asides: Mutex<VecDeque<OrderUpdate>>,
 }
 
 /// What must be sent before an order's end is told.
 #[async_trait::async_trait]
 pub trait ProofFirst: Sync {
-    /// Returns when the outcomes that prove (or disprove) the order's effect are durable at the controller.
-    async fn proof_sent(&self);
+    /// Returns when the outcomes that prove (or disprove) the order's effect are durable at the controller, or when that
+    /// took too long.
+    async fn proof_sent(&self, order: OrderId);
 }
 
 impl Teller {
@@ -75,9 +77,9 @@ impl Teller {
             steps: Vec::new(),
             mark: 0,
         };
-        let mut asides = self.asides.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asides = self.asides();
         if asides.len() < MAX_ASIDES {
-            asides.push(update);
+            asides.push_back(update);
         }
         drop(asides);
         self.nudge();
@@ -112,22 +114,68 @@ impl Teller {
     }
 
     async fn tell_all(&self, channel: &Channel, limit: Duration, proof: &dyn ProofFirst) -> Result<(), TellError> {
-        let asides: Vec<_> = self.asides.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
-        for aside in asides {
-            self.tell(channel, limit, &aside).await?;
-        }
-        for update in self.journal.untold().await.map_err(TellError::State)? {
-            // Refused and cancelled orders changed nothing on this PC: there is nothing to prove.
-            if matches!(
-                update.phase,
-                OrderPhase::Succeeded | OrderPhase::Failed | OrderPhase::Unavailable | OrderPhase::Unknown
-            ) {
-                proof.proof_sent().await;
+        self.tell_news(channel, limit).await?;
+        for ended in self.untold().await?.into_iter().filter(needs_proof) {
+            // The steps are told already.
+            let ended = OrderUpdate { steps: Vec::new(), ..ended };
+            // Both are polled all the time: they share the agent's one database connection.
+            tokio::select! {
+                () = proof.proof_sent(ended.order) => {}
+                Err(error) = self.tell_news_for_ever(channel, limit) => return Err(error),
             }
-            self.tell(channel, limit, &update).await?;
-            self.journal.told(&update).await.map_err(TellError::State)?;
+            // What was being told may have been cut short.
+            self.nudge();
+            self.tell(channel, limit, &ended).await?;
+            self.journal.told(&ended).await.map_err(TellError::State)?;
         }
         Ok(())
+    }
+
+    async fn tell_news_for_ever(
+        &self,
+        channel: &Channel,
+        limit: Duration,
+    ) -> Result<std::convert::Infallible, TellError> {
+        loop {
+            self.news.notified().await;
+            self.tell_news(channel, limit).await?;
+        }
+    }
+
+    /// Tells all that waits for nothing: answers without a journal, orders under way, the steps of ended ones.
+    async fn tell_news(&self, channel: &Channel, limit: Duration) -> Result<(), TellError> {
+        // Each stays until it was told: this may be cut short at any point, and is then begun again.
+        loop {
+            let Some(aside) = self.first_aside() else { break };
+            self.tell(channel, limit, &aside).await?;
+            self.asides().pop_front();
+        }
+        for update in self.untold().await? {
+            let news = if needs_proof(&update) {
+                if update.steps.is_empty() {
+                    continue;
+                }
+                // The end is the newest change of all: it stays untold.
+                OrderUpdate { phase: OrderPhase::Running, refusal: None, mark: update.mark - 1, ..update }
+            } else {
+                update
+            };
+            self.tell(channel, limit, &news).await?;
+            self.journal.told(&news).await.map_err(TellError::State)?;
+        }
+        Ok(())
+    }
+
+    fn first_aside(&self) -> Option<OrderUpdate> {
+        self.asides().front().cloned()
+    }
+
+    fn asides(&self) -> MutexGuard<'_, VecDeque<OrderUpdate>> {
+        self.asides.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn untold(&self) -> Result<Vec<OrderUpdate>, TellError> {
+        self.journal.untold().await.map_err(TellError::State)
     }
 
     async fn tell(&self, channel: &Channel, limit: Duration, update: &OrderUpdate) -> Result<(), TellError> {
@@ -161,6 +209,15 @@ impl Teller {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Whether the update tells an end that may have changed something. Refused and cancelled orders changed nothing on this
+/// PC: there is nothing to prove.
+const fn needs_proof(update: &OrderUpdate) -> bool {
+    match update.phase {
+        OrderPhase::Succeeded | OrderPhase::Failed | OrderPhase::Unavailable | OrderPhase::Unknown => true,
+        OrderPhase::Running | OrderPhase::AwaitingReboot | OrderPhase::Refused | OrderPhase::Cancelled => false,
     }
 }
 

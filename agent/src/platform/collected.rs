@@ -257,6 +257,10 @@ impl Platform for CollectedPc {
         unavailable("the update client")
     }
 
+    async fn supersedes(&self, _update: &UpdateRef) -> Result<Vec<Uuid>> {
+        unavailable("the update client")
+    }
+
     async fn install(&self, _run: Run, _update: &UpdateRef) -> Result<InstallAnswer> {
         unavailable("the update client")
     }

@@ -185,6 +185,8 @@ pub trait Platform: Send + Sync + 'static {
     async fn offers(&self, run: Run) -> Result<Vec<Offer>>;
     /// Whether the update, or one that replaces it, is installed.
     async fn is_installed(&self, update: &UpdateRef) -> Result<bool>;
+    /// Ids of the updates that this one replaces, as the update client's own store knows them; never goes online.
+    async fn supersedes(&self, update: &UpdateRef) -> Result<Vec<Uuid>>;
     /// Downloads and installs one offered update. A failed install is an answer, not an error.
     async fn install(&self, run: Run, update: &UpdateRef) -> Result<InstallAnswer>;
     async fn set_hidden(&self, run: Run, update: &UpdateRef, hidden: bool) -> Result<()>;

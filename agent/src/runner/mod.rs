@@ -56,8 +56,8 @@ pub async fn run(agent: AgentParts, shutdown: CancellationToken) -> Result<(), R
     result
 }
 
-async fn run_with(agent: &AgentParts, db: &AgentDb) -> Result<std::convert::Infallible, RunError> {
-    let AgentParts { config, platform, clock } = agent;
+async fn run_with(parts: &AgentParts, db: &AgentDb) -> Result<std::convert::Infallible, RunError> {
+    let AgentParts { config, platform, clock } = parts;
     let identity = become_device(config, &**platform).await?;
     let outbox = Outbox::new(db.clone());
     let journal = Journal::new(db.clone());
@@ -93,7 +93,7 @@ async fn run_with(agent: &AgentParts, db: &AgentDb) -> Result<std::convert::Infa
         current: tokio::sync::watch::Sender::new(None),
     });
     let orders = Orders { executor, link: Arc::clone(&link), records, accepted: tokio::sync::Notify::new() };
-    let agent = Agent { outbox, orders, instance: Uuid::new_v4() };
+    let agent = Agent { parts, outbox, orders, instance: Uuid::new_v4() };
     let first_wait = start::first_wait(config, &**platform).await;
     tokio::select! {
         never = watch(&agent.orders.records, &**clock, config.detect_interval) => match never {},
@@ -102,12 +102,21 @@ async fn run_with(agent: &AgentParts, db: &AgentDb) -> Result<std::convert::Infa
     }
 }
 
+/// Domain time to the next look while an attempt waits for more of its records.
+const SETTLING: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// Looks at the PC every `interval` of domain time.
 async fn watch(records: &Records, clock: &dyn Clock, interval: std::time::Duration) -> std::convert::Infallible {
     let mut last = String::new();
     loop {
+        let mut wait = interval;
         match records.look().await {
-            Ok(_) => last.clear(),
+            Ok(held) => {
+                last.clear();
+                if held > 0 {
+                    wait = wait.min(SETTLING);
+                }
+            }
             Err(error) => {
                 let text = chain(&error);
                 if text != last {
@@ -116,12 +125,13 @@ async fn watch(records: &Records, clock: &dyn Clock, interval: std::time::Durati
                 last = text;
             }
         }
-        tokio::time::sleep(clock.real(interval)).await;
+        tokio::time::sleep(clock.real(wait)).await;
     }
 }
 
 /// What the link talks to.
-struct Agent {
+struct Agent<'a> {
+    parts: &'a AgentParts,
     outbox: Outbox,
     orders: Orders,
     /// New with each start.
@@ -129,7 +139,7 @@ struct Agent {
 }
 
 #[async_trait]
-impl Directed for Agent {
+impl Directed for Agent<'_> {
     async fn hello(&self) -> Result<v1::Hello, StateError> {
         let journal = self.orders.executor.journal();
         let acked = self.outbox.acked_position().await?;
@@ -189,9 +199,18 @@ impl Directed for Agent {
 }
 
 #[async_trait]
-impl ProofFirst for Agent {
-    async fn proof_sent(&self) {
-        Proof { records: &self.orders.records, reporter: &self.orders.link.reporter }.proof_sent().await;
+impl ProofFirst for Agent<'_> {
+    async fn proof_sent(&self, order: OrderId) {
+        let proof = Proof {
+            platform: &*self.parts.platform,
+            clock: &*self.parts.clock,
+            journal: self.orders.executor.journal(),
+            keys: &self.parts.config.order_keys,
+            records: &self.orders.records,
+            reporter: &self.orders.link.reporter,
+            limit: self.parts.config.link.proof_timeout,
+        };
+        proof.proof_sent(order).await;
     }
 }
 

@@ -79,7 +79,9 @@ impl Orders {
             if record.phase.is_final() || record.begun {
                 return Ok(Leave::Gone);
             }
-            let newest = match self.records.look().await {
+            // What fails before the order begins must be reported before it, told in part or not: what comes after is
+            // taken for what the order did.
+            let newest = match self.records.look_at_all().await {
                 Ok(newest) => newest,
                 Err(error) => return Ok(Leave::Denied(record.fence, chain(&error))),
             };

@@ -9,12 +9,14 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use fleetmend_proto::{Clock, Condition, Position, condition::UnavailableSource};
+use fleetmend_proto::{
+    Clock, Condition, Operation, OrderId, Outcome, OutcomeResult, Position, UpdateRef, condition::UnavailableSource,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use crate::{
-    detect::{Cursor, Detector, Problem},
+    detect::{Cursor, Detector, Identity, Problem, SETTLE},
     link::{failure::chain, report::Reporter},
     outbox::Outbox,
     platform::{Platform, PlatformError},
@@ -23,6 +25,12 @@ use crate::{
 
 /// Most problems of one pass that are logged.
 const MAX_LOGGED: usize = 20;
+/// Attempts and orders that are remembered.
+const REMEMBERED: usize = 64;
+/// Ids of replaced updates that go with an outcome: what the contract takes.
+const MAX_SUPERSEDES: usize = 64;
+/// Domain time between two looks while something settles.
+const SETTLING_LOOK: Duration = Duration::from_secs(15);
 
 /// Why the PC could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +51,23 @@ pub enum LookError {
 pub struct ReadSoFar {
     /// Where each record file was read up to.
     pub cursors: BTreeMap<PathBuf, Cursor>,
-    /// Outcomes taken from collected logs, by their content.
+    /// Records taken from collected logs.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub collected: BTreeSet<String>,
+    pub collected: BTreeSet<Identity>,
+    /// The latest install attempts that were found, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempted>,
+    /// Orders after which something was found by asking.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<OrderId>,
+}
+
+/// An install attempt that was found: what later ones are compared with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempted {
+    update: UpdateRef,
+    result: OutcomeResult,
+    at: DateTime<Utc>,
 }
 
 impl ReadSoFar {
@@ -63,6 +85,30 @@ impl ReadSoFar {
     pub fn to_text(&self) -> Result<String, LookError> {
         serde_json::to_string(self).map_err(|error| LookError::Stored(error.to_string()))
     }
+
+    fn remember(&mut self, outcome: &Outcome) {
+        if outcome.operation == Operation::Install {
+            let update = UpdateRef { title: String::new(), ..outcome.update.clone() };
+            self.attempts.push(Attempted { update, result: outcome.result, at: outcome.occurred_at });
+            forget_oldest(&mut self.attempts);
+        }
+    }
+
+    /// Whether the newest record of the update since `since` tells what `outcome` does, or more.
+    fn says_as_much(&self, outcome: &Outcome, since: DateTime<Utc>) -> bool {
+        let of_it = self.attempts.iter().filter(|it| it.at >= since && it.update.satisfies(&outcome.update));
+        of_it.max_by_key(|it| it.at).is_some_and(|newest| {
+            newest.result == OutcomeResult::Succeeded || outcome.result != OutcomeResult::Succeeded
+        })
+    }
+}
+
+fn forget_oldest<T>(list: &mut Vec<T>) {
+    list.drain(..list.len().saturating_sub(REMEMBERED));
+}
+
+const fn is_failure(result: OutcomeResult) -> bool {
+    matches!(result, OutcomeResult::Failed | OutcomeResult::Aborted)
 }
 
 /// The looking part of one agent.
@@ -96,14 +142,77 @@ impl Records {
         Self { platform, clock, outbox, reporter, loss, condition_interval, looking: Mutex::default() }
     }
 
-    /// Stores what is new in the records and gives the position of the newest outcome. The condition is read too.
+    /// Stores what is new in the records; what is told only in part waits until it has settled. The condition is read
+    /// too. Gives how many attempts wait so.
     ///
     /// # Errors
     /// When the records cannot be listed or what was found cannot be stored; nothing is lost then.
-    pub async fn look(&self) -> Result<Position, LookError> {
+    pub async fn look(&self) -> Result<usize, LookError> {
+        self.look_with(Some(self.clock.now())).await.map(|(_, held)| held)
+    }
+
+    /// Like [`Records::look`], but waits for nothing. Gives the position of the newest outcome.
+    ///
+    /// # Errors
+    /// As [`Records::look`].
+    pub async fn look_at_all(&self) -> Result<Position, LookError> {
+        self.look_with(None).await.map(|(position, _)| position)
+    }
+
+    /// Like [`Records::look`] again and again, until nothing waits any more.
+    ///
+    /// # Errors
+    /// As [`Records::look`].
+    pub async fn look_until_settled(&self) -> Result<Position, LookError> {
+        let deadline = self.clock.now() + SETTLE;
+        while self.look().await? > 0 && self.clock.now() < deadline {
+            tokio::time::sleep(self.clock.real(SETTLING_LOOK).max(Duration::from_millis(5))).await;
+        }
+        self.look_at_all().await
+    }
+
+    /// Like [`Records::look`], and reports the condition even if nothing changed.
+    ///
+    /// # Errors
+    /// As [`Records::look`].
+    pub async fn refresh(&self) -> Result<usize, LookError> {
+        self.look_at_condition(&mut self.looking.lock().await.reported, true).await;
+        self.look().await
+    }
+
+    /// Stores what the agent found by asking after an order, once an order; not where Windows recorded as much since
+    /// `since`.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub async fn found_by_asking(
+        &self,
+        order: OrderId,
+        since: DateTime<Utc>,
+        outcome: Outcome,
+    ) -> Result<(), LookError> {
         let mut looking = self.looking.lock().await;
-        let position = match self.read_new(&mut looking.read).await {
-            Ok(position) => position,
+        let (detector, mut so_far) = match looking.read.take() {
+            Some(read) => read,
+            None => self.stored().await?,
+        };
+        if so_far.asked.contains(&order) || so_far.says_as_much(&outcome, since) {
+            looking.read = Some((detector, so_far));
+            return Ok(());
+        }
+        so_far.asked.push(order);
+        forget_oldest(&mut so_far.asked);
+        self.outbox.append(std::slice::from_ref(&outcome), Some(&so_far.to_text()?)).await.map_err(LookError::State)?;
+        self.reporter.nudge();
+        tracing::info!(order_id = %order, result = %outcome.result, "Windows has no record of how the update is; asked");
+        looking.read = Some((detector, so_far));
+        Ok(())
+    }
+
+    async fn look_with(&self, now: Option<DateTime<Utc>>) -> Result<(Position, usize), LookError> {
+        let mut looking = self.looking.lock().await;
+        let found = match self.read_new(&mut looking.read, now).await {
+            Ok(found) => found,
             Err(error) => {
                 // In memory the detector may be ahead of what is stored.
                 looking.read = None;
@@ -111,36 +220,37 @@ impl Records {
             }
         };
         self.look_at_condition(&mut looking.reported, false).await;
-        Ok(position)
+        Ok(found)
     }
 
-    /// Like [`Records::look`], and reports the condition even if nothing changed.
-    ///
-    /// # Errors
-    /// As [`Records::look`].
-    pub async fn refresh(&self) -> Result<Position, LookError> {
-        self.look_at_condition(&mut self.looking.lock().await.reported, true).await;
-        self.look().await
+    async fn stored(&self) -> Result<(Detector, ReadSoFar), LookError> {
+        let so_far = ReadSoFar::load(&self.outbox).await?;
+        Ok((Detector::new(so_far.cursors.clone()), so_far))
     }
 
-    async fn read_new(&self, read: &mut Option<(Detector, ReadSoFar)>) -> Result<Position, LookError> {
+    async fn read_new(
+        &self,
+        read: &mut Option<(Detector, ReadSoFar)>,
+        now: Option<DateTime<Utc>>,
+    ) -> Result<(Position, usize), LookError> {
         let files = self.platform.record_files().await.map_err(LookError::Files)?;
         let (mut detector, mut so_far) = match read.take() {
             Some(read) => read,
-            None => {
-                let so_far = ReadSoFar::load(&self.outbox).await?;
-                (Detector::new(so_far.cursors.clone()), so_far)
-            }
+            None => self.stored().await?,
         };
-        loop {
+        let held = loop {
             let files = files.clone();
             let pass = tokio::task::spawn_blocking(move || {
-                let found = detector.read(&files);
+                let found = detector.read(&files, now);
                 (detector, found)
             });
-            let (after, found) = pass.await.map_err(|_| LookError::Cut)?;
+            let (after, mut found) = pass.await.map_err(|_| LookError::Cut)?;
             detector = after;
             log_problems(&found.problems);
+            for outcome in &mut found.outcomes {
+                self.say_what_it_replaces(outcome, &so_far.attempts).await;
+                so_far.remember(outcome);
+            }
             if !found.cursors.is_empty() || !found.outcomes.is_empty() {
                 so_far.cursors.extend(found.cursors);
                 self.outbox.append(&found.outcomes, Some(&so_far.to_text()?)).await.map_err(LookError::State)?;
@@ -150,11 +260,32 @@ impl Records {
                 self.reporter.nudge();
             }
             if !found.more {
-                break;
+                break found.held;
             }
-        }
+        };
         *read = Some((detector, so_far));
-        self.outbox.position().await.map_err(LookError::State)
+        Ok((self.outbox.position().await.map_err(LookError::State)?, held))
+    }
+
+    /// Windows' records do not say which updates an installed one replaces; the update client knows. What failed here
+    /// comes first: a cumulative update replaces more than an outcome can name.
+    async fn say_what_it_replaces(&self, outcome: &mut Outcome, attempts: &[Attempted]) {
+        let installs = outcome.operation == Operation::Install && !is_failure(outcome.result);
+        if !installs || outcome.update.update_id.is_none() {
+            return;
+        }
+        match self.platform.supersedes(&outcome.update).await {
+            Ok(mut ids) => {
+                let failed = |id: &uuid::Uuid| {
+                    attempts.iter().any(|it| is_failure(it.result) && it.update.update_id == Some(*id))
+                };
+                ids.sort_by_key(|id| !failed(id));
+                ids.truncate(MAX_SUPERSEDES);
+                outcome.update.supersedes = ids;
+            }
+            Err(PlatformError::Unavailable { .. }) => {}
+            Err(error) => tracing::debug!(error = %chain(&error), "what an update replaces cannot be read"),
+        }
     }
 
     async fn look_at_condition(&self, reported: &mut Option<(Condition, DateTime<Utc>)>, always: bool) {

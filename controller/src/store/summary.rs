@@ -25,6 +25,8 @@ pub struct Summary {
     pub reporting_devices: i64,
     /// Outcome rows.
     pub outcomes: i64,
+    /// Of these, what agents asked Windows themselves: no record of Windows stands behind them.
+    pub asked: i64,
     pub incidents: BTreeMap<StateName, i64>,
     /// Resolved incidents by the tier that was credited; `None` = without a tier.
     pub fixed_by: BTreeMap<Option<Tier>, i64>,
@@ -43,8 +45,11 @@ impl Store {
         let devices: Vec<(String, i64)> = on!(self.db, pool =>
             sqlx::query_as("SELECT state, COUNT(*) FROM devices GROUP BY state").fetch_all(pool).await)
         .during(operation)?;
-        let (outcomes, reporting_devices): (i64, i64) = on!(self.db, pool =>
-            sqlx::query_as("SELECT COUNT(*), COUNT(DISTINCT device_id) FROM outcomes").fetch_one(pool).await)
+        let (outcomes, reporting_devices, asked): (i64, i64, i64) = on!(self.db, pool => sqlx::query_as(
+            "SELECT COUNT(*), COUNT(DISTINCT device_id), COUNT(*) FILTER (WHERE source = 'installed_state') FROM outcomes",
+        )
+        .fetch_one(pool)
+        .await)
         .during(operation)?;
         let incidents: Vec<(String, i64)> = on!(self.db, pool =>
             sqlx::query_as("SELECT state, COUNT(*) FROM incidents GROUP BY state").fetch_all(pool).await)
@@ -69,6 +74,7 @@ impl Store {
             devices: counts(devices, |it| word("device state", &it, DeviceState::from_word))?,
             reporting_devices,
             outcomes,
+            asked,
             incidents: counts(incidents, |it| word("incident state", &it, StateName::from_word))?,
             fixed_by: counts(fixed_by, incidents::tier)?,
             orders: orders

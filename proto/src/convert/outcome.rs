@@ -19,6 +19,7 @@ wire_enum!(result_from, result_to, v1::Result, OutcomeResult, {
 });
 wire_enum!(source_from, source_to, v1::Source, Source, {
     EventLog => EventLog, SetupLog => SetupLog, ReportingEvents => ReportingEvents, UpdateHistory => UpdateHistory,
+    InstalledState => InstalledState,
 });
 
 fn kind_from(number: i32) -> Result<UpdateKind, FieldError> {

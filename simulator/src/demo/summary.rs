@@ -81,7 +81,7 @@ impl Summary {
             sent: flushed.recorded,
             acknowledged: flushed.recorded - flushed.pending,
             duplicates,
-            lost: i64::try_from(noted).unwrap_or(i64::MAX) - stored.outcomes,
+            lost: i64::try_from(noted).unwrap_or(i64::MAX) - (stored.outcomes - stored.asked),
         };
         let fixed = |tier| stored.fixed_by.get(&tier).copied().unwrap_or(0);
         Self {

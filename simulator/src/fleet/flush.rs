@@ -81,7 +81,7 @@ async fn send(pc: &Arc<Pc>, settings: &FleetSettings, config: &Config, db: &Agen
     let clock = Arc::clone(&settings.clock);
     let every = config.condition_interval;
     let records = Records::new(pc.start_agent()?, clock, outbox.clone(), Arc::clone(&reporter), None, every);
-    records.look().await?;
+    records.look_at_all().await?;
     let tls = config.server_root.with_identity(&identity)?;
     let channel = link::connect(&config.agent, &tls, &config.link.channel).await?;
     reporter.drain(&channel, config.link.channel.call_timeout, &mut Sent::default()).await?;

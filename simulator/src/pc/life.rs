@@ -125,7 +125,11 @@ impl Pc {
             && !state.is_installed(&replacement)
     }
 
-    fn replace_bad_update(&self) -> Result<(), LogError> {
+    /// The maker of the update that fails everywhere puts another in its place, and Windows tries that at once.
+    ///
+    /// # Errors
+    /// [`LogError`] where the log cannot be written.
+    pub fn replace_bad_update(&self) -> Result<(), LogError> {
         let update = self.profile.replacement_of_bad_update();
         let offered = Offered {
             update: update.clone(),

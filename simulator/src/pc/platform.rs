@@ -26,6 +26,7 @@ use fleetmend_proto::{
     Condition, HResult, PackageHash, ResetPc, UpdateRef,
     condition::{DeviceRole, ProductType, UpdateAuthority},
 };
+use uuid::Uuid;
 
 const SERVICE_DISABLED: HResult = HResult(0x8007_0422);
 const SERVICE_NOT_FOUND: HResult = HResult(0x8007_0424);
@@ -357,6 +358,15 @@ impl Platform for AgentView {
 
     async fn is_installed(&self, update: &UpdateRef) -> Result<bool> {
         self.read(|state| state.is_installed(update)).await
+    }
+
+    async fn supersedes(&self, update: &UpdateRef) -> Result<Vec<Uuid>> {
+        self.read(|state| {
+            let offered = state.offers.iter().map(|offer| &offer.update);
+            let known = state.installed.iter().chain(offered).find(|known| known.is_same(update));
+            known.map(|it| it.supersedes.clone()).unwrap_or_default()
+        })
+        .await
     }
 
     async fn install(&self, run: Run, update: &UpdateRef) -> Result<InstallAnswer> {

@@ -51,10 +51,11 @@ impl Raw {
         .await)?)
     }
 
-    /// How often each result and code was stored, by device.
+    /// How often each result and code was stored, by device; without what agents asked Windows themselves.
     pub async fn outcomes(&self) -> anyhow::Result<BTreeMap<DeviceId, Tally>> {
         let rows: Vec<(Uuid, String, String, i64)> = either!(self, pool => sqlx::query_as(
-            "SELECT device_id, result, code, COUNT(*) FROM outcomes GROUP BY device_id, result, code",
+            "SELECT device_id, result, code, COUNT(*) FROM outcomes \
+             WHERE source <> 'installed_state' GROUP BY device_id, result, code",
         )
         .fetch_all(pool)
         .await)?;

@@ -402,6 +402,11 @@ impl Platform for Fake {
         Ok(self.pc().installed.iter().any(|it| it.satisfies(update)))
     }
 
+    async fn supersedes(&self, update: &UpdateRef) -> Result<Vec<uuid::Uuid>> {
+        let installed = self.pc().installed;
+        Ok(installed.into_iter().find(|it| it.is_same(update)).map(|it| it.supersedes).unwrap_or_default())
+    }
+
     async fn install(&self, run: Run, update: &UpdateRef) -> Result<InstallAnswer> {
         self.effect(run, "install".to_owned(), |it| {
             if !it.install_code.is_failure() {

@@ -48,7 +48,7 @@ pub enum Call {
     Hello { acked: Position, max_fence: i64 },
     Report { epoch: i64, seqs: Vec<i64>, with_condition: bool },
     Begin { newest: Position },
-    Update { phase: OrderPhase, refusal: Option<Refusal>, detail: String },
+    Update { phase: OrderPhase, refusal: Option<Refusal>, detail: String, steps: usize },
     Renew { generation: i64 },
 }
 
@@ -62,6 +62,8 @@ pub struct Mood {
     pub deny_begin: bool,
     /// Answer no `Begin`.
     pub busy_at_begin: bool,
+    /// Never answer a report that holds outcomes.
+    pub silent_on_reports: bool,
     /// Refuse outcomes of this KB one by one.
     pub reject_kb: Option<u32>,
     /// Refuse every report that holds this KB, whole.
@@ -277,6 +279,9 @@ impl AgentService for Api {
         self.0.admit()?;
         let request = request.into_inner();
         let has = |kb: Option<u32>, it: &v1::Outcome| kb.is_some() && it.update.as_ref().map(|it| it.kb) == kb;
+        if !request.outcomes.is_empty() && self.0.mood.lock().expect("no test panicked").silent_on_reports {
+            std::future::pending::<()>().await;
+        }
         let (new_epoch, cut, rejections) = {
             let mut mood = self.0.mood.lock().expect("no test panicked");
             if request.outcomes.iter().any(|it| has(mood.choke_on_kb, it)) {
@@ -355,7 +360,7 @@ impl AgentService for Api {
         let request = request.into_inner();
         let phase = phase_from_wire(request.phase)?;
         let refusal = refusal_from_wire(request.refusal)?;
-        self.0.log(Call::Update { phase, refusal, detail: request.detail });
+        self.0.log(Call::Update { phase, refusal, detail: request.detail, steps: request.steps.len() });
         Ok(Response::new(v1::UpdateOrderResponse { current: true }))
     }
 }

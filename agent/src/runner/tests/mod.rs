@@ -78,7 +78,7 @@ impl Pc {
                     cap: Duration::from_millis(50),
                     ..BackoffSettings::default()
                 },
-                first_connect_within: Duration::ZERO,
+                ..LinkSettings::default()
             },
         }
     }

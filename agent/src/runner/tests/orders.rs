@@ -32,8 +32,12 @@ fn order(controller: &FakeController, device: DeviceId, fence: i64, action: Acti
 
 /// A running agent with an open stream.
 async fn connected(controller: &FakeController, pc: &Pc) -> (RunningAgent, DeviceId) {
+    connected_with(controller, pc, pc.config(controller)).await
+}
+
+async fn connected_with(controller: &FakeController, pc: &Pc, config: Config) -> (RunningAgent, DeviceId) {
     // Nothing is looked for by time: what is found was looked for because of the order.
-    let config = Config { detect_interval: Duration::from_secs(3600), ..pc.config(controller) };
+    let config = Config { detect_interval: Duration::from_secs(3600), ..config };
     let agent = pc.start_with(config);
     controller.until("the first report", |calls| calls.iter().any(|it| matches!(it, Call::Report { .. }))).await;
     let device = Identity::load(&pc.data()).expect("readable").expect("is there").device();
@@ -72,6 +76,34 @@ async fn an_order_runs_to_its_end_and_its_proof_goes_first() {
     let proof = calls.iter().position(|it| matches!(it, Call::Report { seqs, .. } if *seqs == [2]));
     let end = calls.iter().position(|it| matches!(it, Call::Update { phase: OrderPhase::Unavailable, .. }));
     assert!(begin.is_some() && begin < proof && proof < end, "{calls:#?}");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn steps_are_told_before_the_proof_and_the_end_without_it_when_it_takes_too_long() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    let config = pc.config(&controller);
+    let link = LinkSettings { proof_timeout: Duration::from_millis(1500), ..config.link };
+    let (agent, device) = connected_with(&controller, &pc, Config { link, ..config }).await;
+    controller.mood().silent_on_reports = true;
+    let log = pc.logs().join("ReportingEvents.log");
+    controller.mood().at_begin = Some(Box::new(move || append_failures(&log, KB + 1..KB + 2)));
+    controller.order(&order(&controller, device, 1, Action::Retry)).await;
+    let steps = |calls: &[Call]| {
+        let told = calls.iter().filter_map(|it| match it {
+            Call::Update { phase, steps, .. } => Some((phase.is_final(), *steps)),
+            Call::Hello { .. } | Call::Report { .. } | Call::Begin { .. } | Call::Renew { .. } => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    controller.until("the steps", |calls| steps(calls).iter().any(|(is_final, count)| !is_final && *count > 0)).await;
+    assert!(ends(&controller.calls()).is_empty(), "the end was told before its proof had its time");
+    // A refusal that has nothing to prove does not wait behind it.
+    let reset = ResetPc { method: ResetMethod::KeepFiles, source: ResetSource::Local, keep_provisioning: false };
+    controller.order(&order(&controller, device, 2, Action::ResetPc(reset))).await;
+    let ended = until_ended(&controller, 2).await;
+    assert_eq!(ended, [(OrderPhase::Refused, Some(Refusal::ResetNotSigned)), (OrderPhase::Unavailable, None)]);
+    assert!(controller.stored().is_empty(), "the proof was acknowledged after all");
     agent.stop().await;
 }
 

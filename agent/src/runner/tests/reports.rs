@@ -141,6 +141,47 @@ async fn collected_logs_are_sent_once_however_often_they_are_given() {
 }
 
 #[tokio::test]
+async fn an_attempt_is_known_by_any_of_its_records() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    let agent = Pc::new();
+    let config = agent.config(&controller);
+    let collected_pc = CollectedPc::open(Some(&pc.logs())).expect("a folder");
+    let lock = DataDir::lock(&config.data_dir).expect("nobody else");
+    enroll_once(&Config { enrollment_token_file: Some(agent.token()), ..config.clone() }, &collected_pc)
+        .await
+        .expect("enrols");
+    drop(lock);
+    pc.record(KB..KB + 1);
+    let send = async || {
+        report::send(&config, &collected_pc, &detect::outcomes_in(&pc.logs()).expect("reads")).await.expect("sent")
+    };
+    let first = send().await;
+    assert_eq!((first.found, first.known, first.acked), (1, 0, 1));
+    // A collection with one more source: it says more, so it wins, and has a time and a code of its own.
+    let event = format!(
+        "<Event><System><Provider Name='Microsoft-Windows-WindowsUpdateClient'/><EventID>20</EventID>\
+         <TimeCreated SystemTime='2026-01-{:02}T{:02}:{:02}:43.1234567Z'/><EventRecordID>7</EventRecordID>\
+         <Channel>System</Channel><Computer>PC</Computer></System><EventData><Data Name='errorCode'>0x8024200b</Data>\
+         <Data Name='updateTitle'>Update (KB{KB})</Data>\
+         <Data Name='updateGuid'>{{7B0F6A52-1D7E-4A43-9A3B-{KB:012}}}</Data>\
+         <Data Name='updateRevisionNumber'>200</Data></EventData></Event>",
+        1 + (KB / 1440) % 28,
+        (KB / 60) % 24 - 1,
+        KB % 60,
+    );
+    fs::write(pc.logs().join("System.xml"), event).expect("write");
+    let found = detect::outcomes_in(&pc.logs()).expect("reads");
+    assert_eq!(found.records.first().map(Vec::len), Some(2), "they are one attempt: {:?}", found.outcomes);
+    let second = send().await;
+    assert_eq!((second.found, second.known, second.sent), (1, 1, 0));
+    // And the other way round: what came later is known as well.
+    fs::remove_file(pc.logs().join("ReportingEvents.log")).expect("removed");
+    let third = send().await;
+    assert_eq!((third.found, third.known, third.sent), (1, 1, 0));
+    assert_eq!(controller.stored().len(), 1);
+}
+
+#[tokio::test]
 async fn two_agents_never_share_a_data_folder() {
     let (controller, pc) = (FakeController::start().await, Pc::new());
     let first = pc.start(&controller);
