@@ -22,6 +22,8 @@ words!(
         NotPermitted = "not_permitted",
         /// A person said so.
         Manual = "manual",
+        /// Three maintenance windows in a row passed without the order being carried out.
+        MissedWindows = "missed_windows",
     }
 );
 words!(

@@ -1,9 +1,11 @@
 //! The decision: incident, history, device, policy, catalogue and time in; what to do, by which rule and why, out.
 //! Pure: the same inputs give the same decision, for ever. Called by the controller's decide loop; the rules are those
-//! of the design, one file a theme: `entry` (1, 2, 4), `reboot` (2), `limits` (3, 4, 10), `reset` (11), `manual` (12).
+//! of the design, one file a theme: `entry` (1, 2, 4), `reboot` (2), `limits` (3, 4, 10), `maintenance` (9), `reset` (11),
+//! `manual` (12).
 
 mod entry;
 mod limits;
+mod maintenance;
 mod manual;
 mod permission;
 mod reboot;
@@ -27,6 +29,7 @@ use crate::{
     rules::Rule,
 };
 
+pub use maintenance::expires_at;
 pub use permission::{Permission, permission};
 use view::View;
 
@@ -147,7 +150,7 @@ pub fn decide(case: &Case, policy: &Policy, catalogue: &Catalogue, now: DateTime
     let decision = limits::in_hand(&view)
         .or_else(|| manual::decide(&view))
         .unwrap_or_else(|| limits::gate(&view, automatic(&view)));
-    limits::within_deadline(&view, decision)
+    limits::within_deadline(&view, maintenance::gate(&view, decision))
 }
 
 /// What the rules want, before posture and standing of the device are asked.

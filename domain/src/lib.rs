@@ -9,3 +9,4 @@ pub mod matching;
 pub mod order;
 pub mod policy;
 pub mod rules;
+pub mod window;

@@ -3,6 +3,8 @@
 use chrono::Duration;
 use fleetmend_proto::words;
 
+use crate::window::Window;
+
 words!(
     /// How much Fleetmend does by itself.
     Posture {
@@ -18,7 +20,7 @@ words!(
     ResetRoute { Handover = "handover", Signed = "signed" }
 );
 
-/// Limits of rule 3 and the posture; every default is the one of the architecture.
+/// Limits of rule 3, windows of rule 9 and the posture; every default is the one of the architecture.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     pub posture: Posture,
@@ -45,6 +47,8 @@ pub struct Policy {
     pub hide_after: u32,
     /// Evidence of rule 11 must be this young.
     pub reset_evidence_age: Duration,
+    /// When restarts and tiers 5 and 6 may run; none = at any time.
+    pub windows: Vec<Window>,
     /// Version recorded with each decision.
     pub version: u32,
 }
@@ -66,6 +70,7 @@ impl Default for Policy {
             run_deadline: Duration::hours(8),
             hide_after: 3,
             reset_evidence_age: Duration::days(30),
+            windows: Vec::new(),
             version: 1,
         }
     }

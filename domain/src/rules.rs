@@ -50,6 +50,8 @@ rules! {
     R4_NOT_TRIED = "R4.not_tried", "The last order of this tier was never carried out: it is placed again.";
     R4_REFUSED = "R4.refused", "The device refused the last order: it is left alone for a while, then asked again.";
     R4_CANCELLED = "R4.cancelled", "The last order was cancelled: nothing is ordered for a while.";
+    R9_OUTSIDE_WINDOW = "R9.outside_window", "Restarts and tier 5 wait for the device's maintenance window.";
+    R9_MISSED = "R9.missed", "Three maintenance windows in a row were missed: people are told, the next one is tried.";
     R10_REPORT_ONLY = "R10.report_only", "A third party manages the device's updates: report only.";
     R10_OOBE = "R10.oobe", "The device is still being set up: nothing is ordered.";
     R10_CAPPED = "R10.capped", "The next tier is above what this kind of device may get: people get it.";

@@ -7,7 +7,10 @@ use std::{
 };
 
 use chrono::Duration;
-use fleetmend_domain::policy::{Policy, Posture, ResetRoute};
+use fleetmend_domain::{
+    policy::{Policy, Posture, ResetRoute},
+    window::Window,
+};
 use fleetmend_proto::FleetId;
 use serde::Deserialize;
 
@@ -51,6 +54,7 @@ section!(
         run_deadline: Span = span(Policy::default().run_deadline), "an order that began may run this long";
         hide_after: u32 = Policy::default().hide_after, "a harmless offer that failed this often is hidden";
         reset_evidence_age: Span = span(Policy::default().reset_evidence_age), "evidence for a reset must be this young";
+        windows: Vec<Window> = Policy::default().windows, "when restarts and tier 5 may run, by each device's own clock, as in [\"mon-fri 22:00-05:00\", \"sat,sun 00:00-24:00\"]; none = at any time";
         version: u32 = Policy::default().version, "recorded with each decision: raise it with each change here";
     }
 );
@@ -186,6 +190,7 @@ fn policy(settings: PolicySettings) -> Policy {
         run_deadline: domain(settings.run_deadline),
         hide_after: settings.hide_after,
         reset_evidence_age: domain(settings.reset_evidence_age),
+        windows: settings.windows,
         version: settings.version,
     }
 }

@@ -75,6 +75,8 @@ fn a_value_of_the_wrong_kind_is_named_with_its_line() {
     );
     let said = refusal(&format!("{MINIMAL}[policy]\nposture = \"brave\"\n"));
     assert!(said.contains("line 4, key \"policy.posture\"") && said.contains("observe, recommended, full"), "{said}");
+    let said = refusal(&format!("{MINIMAL}[policy]\nwindows = [\"mon-fri 22:00-05:00\", \"nights\"]\n"));
+    assert!(said.contains("line 4, key \"policy.windows") && said.contains("\"nights\" is no window"), "{said}");
     assert!(refusal(&format!("{MINIMAL}[listen.agents]\naddr = \"here\"\n")).contains("listen.agents.addr"));
 }
 

@@ -338,7 +338,7 @@ async fn place_orders(
             manual: case.manual.is_some(),
             state: order::State::Queued.word(),
             created_at: now,
-            expires_at: now + policy.order_expiry,
+            expires_at: ladder::expires_at(case, policy, action, now),
             run_seconds: policy.run_deadline.num_seconds(),
         });
     }

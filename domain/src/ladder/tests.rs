@@ -10,6 +10,7 @@ use crate::{
     catalogue::EntryPoint,
     policy::{Posture, ResetRoute},
     rules,
+    window::{self, Look},
 };
 
 fn start() -> DateTime<Utc> {
@@ -171,13 +172,15 @@ fn devices() -> impl Strategy<Value = Device> {
 
 fn policies() -> impl Strategy<Value = Policy> {
     let route = select(ResetRoute::ALL);
-    (select(Posture::ALL), route, 0_u32..5, 0_u32..3, 0_u32..12).prop_map(
-        |(posture, reset_route, retry_attempts, max_attempts, max_orders)| Policy {
+    let windows = select(vec![vec![], vec!["daily 22:00-05:00"], vec!["fri-mon 01:00-04:30", "wed 12:00-13:00"]]);
+    (select(Posture::ALL), route, 0_u32..5, 0_u32..3, 0_u32..12, windows).prop_map(
+        |(posture, reset_route, retry_attempts, max_attempts, max_orders, windows)| Policy {
             posture,
             reset_route,
             retry_attempts,
             max_attempts,
             max_orders,
+            windows: windows.iter().map(|line| line.parse().expect("a window")).collect(),
             ..Policy::default()
         },
     )
@@ -224,6 +227,15 @@ proptest! {
                     prop_assert!(highest.is_some(), "{}", decision.reason);
                     prop_assert!(!matches!(action, Action::ResetPc(_)), "{}", decision.reason);
                     let tier = action.tier();
+                    let open = window::look(&policy.windows, case.device.utc_offset_minutes, now);
+                    let restarts = action == Action::Reboot || tier >= Some(Tier::InstallManually);
+                    let expires = expires_at(&case, &policy, &action, now);
+                    prop_assert!(now < expires && expires <= now + policy.order_expiry);
+                    match open {
+                        Look::Unbound => {}
+                        Look::Open { until } => prop_assert!(!restarts || expires <= until, "{}", decision.reason),
+                        Look::Closed { .. } => prop_assert!(!restarts, "{}", decision.reason),
+                    }
                     prop_assert!(tier <= highest, "{tier:?} above {highest:?}: {}", decision.reason);
                     prop_assert!(tier.is_none() || tier >= heaviest, "{tier:?} below {heaviest:?}: {}", decision.reason);
                     if case.device.quarantined {

@@ -6,6 +6,7 @@ use chrono::{DateTime, Duration, Utc};
 use fleetmend_domain::{
     ladder::Device,
     policy::{Policy, Posture, ResetRoute},
+    window::Window,
 };
 use fleetmend_proto::{
     HResult, Kb, Operation, PackageHash, Tier, UpdateKind, UpdateRef,
@@ -22,6 +23,8 @@ pub struct Scenario {
     pub name: String,
     /// What the update fails with unless a step says otherwise.
     pub code: HResult,
+    /// When it begins; a Monday afternoon where that does not matter.
+    pub start: Option<DateTime<Utc>>,
     #[serde(default)]
     pub update: UpdatePatch,
     #[serde(default)]
@@ -124,6 +127,8 @@ pub struct Expect {
     /// From now.
     pub until: Option<Span>,
     pub hold: Option<String>,
+    /// From now: how long the order waits for its device.
+    pub expires: Option<Span>,
     /// Words of the reason.
     pub reason: Option<String>,
     pub state: Option<String>,
@@ -175,6 +180,7 @@ pub struct DevicePatch {
     pub role: Option<DeviceRole>,
     pub authority: Option<UpdateAuthority>,
     pub reboot_pending: Option<bool>,
+    pub utc_offset_minutes: Option<i32>,
     /// Whether a vetted package is there.
     pub package: Option<bool>,
 }
@@ -187,6 +193,7 @@ impl DevicePatch {
         device.role = self.role.unwrap_or(device.role);
         device.authority = self.authority.unwrap_or(device.authority);
         device.reboot_pending = self.reboot_pending.unwrap_or(device.reboot_pending);
+        device.utc_offset_minutes = self.utc_offset_minutes.unwrap_or(device.utc_offset_minutes);
         if let Some(there) = self.package {
             device.package = there.then_some(PackageHash([7; 32]));
         }
@@ -207,6 +214,7 @@ pub struct PolicyPatch {
     pub cooldown_heavy: Option<Span>,
     pub reset_evidence_age: Option<Span>,
     pub retry_backoff: Option<Vec<Span>>,
+    pub windows: Option<Vec<Window>>,
 }
 
 impl PolicyPatch {
@@ -221,6 +229,7 @@ impl PolicyPatch {
         policy.cooldown_light = self.cooldown_light.map_or(policy.cooldown_light, |span| span.0);
         policy.cooldown_heavy = self.cooldown_heavy.map_or(policy.cooldown_heavy, |span| span.0);
         policy.reset_evidence_age = self.reset_evidence_age.map_or(policy.reset_evidence_age, |span| span.0);
+        policy.windows = self.windows.clone().unwrap_or_else(|| policy.windows.clone());
         if let Some(waits) = &self.retry_backoff {
             policy.retry_backoff = waits.iter().map(|span| span.0).collect();
         }

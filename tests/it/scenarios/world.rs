@@ -30,6 +30,8 @@ pub struct World {
     installed: Vec<(UpdateRef, DateTime<Utc>)>,
     matched: Option<&'static str>,
     decision: Option<Decision>,
+    /// When the order of the decision expires.
+    expires: Option<DateTime<Utc>>,
 }
 
 impl World {
@@ -56,7 +58,7 @@ impl World {
         let mut policy = Policy { posture: Posture::Recommended, ..Policy::default() };
         scenario.policy.apply(&mut policy);
         Self {
-            now: DateTime::from_timestamp(1_790_000_000, 0).unwrap_or_default(),
+            now: scenario.start.or_else(|| DateTime::from_timestamp(1_790_000_000, 0)).unwrap_or_default(),
             code: scenario.code,
             update: scenario.update.apply(&base),
             device,
@@ -65,6 +67,7 @@ impl World {
             installed: Vec::new(),
             matched: None,
             decision: None,
+            expires: None,
         }
     }
 
@@ -73,6 +76,7 @@ impl World {
         self.now += step.after.0;
         self.matched = None;
         self.decision = None;
+        self.expires = None;
         match (self.happen(&step.what), step.expect.illegal) {
             (Err(error), true) => ensure!(error.is::<incident::IllegalTransition>(), "{error:#}"),
             (Ok(()), true) => bail!("the event was taken, which should have been illegal"),
@@ -250,6 +254,10 @@ impl World {
                 case.state = incident::next(&case.state, &event, now)?;
             }
         }
+        let expires = match &decision.next {
+            Next::Order { action } => Some(ladder::expires_at(case, &policy, action, now)),
+            _ => None,
+        };
         let waits = matches!(decision.next, Next::Wait { .. } | Next::Hold { .. });
         let manual = if waits { None } else { case.manual.take() };
         if let Next::Order { action } = &decision.next {
@@ -264,6 +272,7 @@ impl World {
             });
         }
         self.decision = Some(decision);
+        self.expires = expires;
         Ok(())
     }
 
@@ -273,10 +282,14 @@ impl World {
             ensure!(self.matched == Some(wanted), "matched as {:?}, expected {wanted}", self.matched);
         }
         match &self.decision {
-            Some(decision) => check_decision(step, decision, self.now)?,
+            Some(decision) => check_decision(step, decision, self.expires, self.now)?,
             None => ensure!(
-                expect.action.is_none() && expect.until.is_none() && expect.hold.is_none() && expect.reason.is_none(),
-                "action, until, hold and reason are of a decision: expect its rule or next too"
+                expect.action.is_none()
+                    && expect.until.is_none()
+                    && expect.hold.is_none()
+                    && expect.reason.is_none()
+                    && expect.expires.is_none(),
+                "action, until, hold, reason and expires are of a decision: expect its rule or next too"
             ),
         }
         let opened = self.incidents.len();
@@ -326,7 +339,7 @@ fn known(case: &Case) -> Known<'_> {
     }
 }
 
-fn check_decision(step: &Step, decision: &Decision, now: DateTime<Utc>) -> Result<()> {
+fn check_decision(step: &Step, decision: &Decision, expires: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<()> {
     let expect = &step.expect;
     let said = format!("decided {} {:?}: {}", decision.rule, decision.next, decision.reason);
     if let Some(rule) = &expect.rule {
@@ -358,6 +371,10 @@ fn check_decision(step: &Step, decision: &Decision, now: DateTime<Utc>) -> Resul
     if expect.until.is_some() {
         let found = until.map(|until| Span::since(now, until));
         ensure!(found == expect.until, "{said}; waits {found:?}, expected {:?}", expect.until);
+    }
+    if expect.expires.is_some() {
+        let found = expires.map(|at| Span::since(now, at));
+        ensure!(found == expect.expires, "{said}; expires {found:?}, expected {:?}", expect.expires);
     }
     if let Some(words) = &expect.reason {
         ensure!(decision.reason.contains(words.as_str()), "{said}; the reason lacks {words:?}");

@@ -164,6 +164,23 @@ async fn a_declined_request_is_answered_and_moves_nothing(world: World) {
     assert_eq!((row().await.state, row().await.deadline_at), (StateName::Remediating, None));
 }
 
+async fn an_order_that_needs_a_window_ends_with_it(world: World) {
+    let now = world.now; // 03:00
+    let windows = vec!["daily 02:00-05:00".parse().expect("a window")];
+    let policy = Policy { windows, ..Policy::default() };
+    for (action, ends) in [(Action::Reboot, TimeDelta::hours(2)), (Action::Retry, policy.order_expiry)] {
+        let (_, incident) = world.failing().await;
+        let made = DecisionMade {
+            incident: world.due_of(incident, now).await,
+            decision: decision(Next::Order { action: action.clone() }),
+        };
+        let applied = world.store.decisions_apply(vec![made], &policy, now).await.expect("applied");
+        let DecisionApplied::Applied { order: Some(order) } = applied[0] else { panic!("{applied:?}") };
+        let row = world.store.order_get(order).await.expect("a look-up").expect("the order");
+        assert_eq!(row.expires_at, now + ends, "{action:?}");
+    }
+}
+
 async fn what_people_have_has_a_deadline_that_is_served(world: World) {
     let age = Policy::default().reset_evidence_age;
     for (n, next) in [(1, Next::Exhaust), (2, Next::HandOver), (3, Next::AwaitApproval)] {
@@ -244,6 +261,7 @@ on_both!(
     the_same_wait_is_written_once,
     a_person_gets_an_answer_once,
     a_declined_request_is_answered_and_moves_nothing,
+    an_order_that_needs_a_window_ends_with_it,
     what_people_have_has_a_deadline_that_is_served,
     a_dismissed_incident_is_over,
     incidents_come_by_page_newest_first_by_any_filter,
