@@ -9,6 +9,7 @@ pub mod nudge;
 pub mod packages;
 pub mod pki;
 pub mod reconcile;
+mod replica;
 mod sabotage;
 pub mod secret;
 pub mod serve;

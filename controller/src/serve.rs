@@ -11,7 +11,11 @@ use std::{
 
 use fleetmend_domain::catalogue::Catalogue;
 use fleetmend_proto::Clock;
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{
+    sync::Notify,
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -26,6 +30,7 @@ use crate::{
     packages::Packages,
     pki::{self, Issuer, PkiError, TlsSettings},
     reconcile::{self, Pass, decide::Rules, dispatch::Signer},
+    replica,
     store::{Store, StoreError},
     streams::Streams,
 };
@@ -40,6 +45,9 @@ const BAN_SWEEP: Duration = Duration::from_secs(2);
 /// Between two looks for streams past their age.
 const STREAM_AGES: Duration = Duration::from_secs(30);
 const PACKAGES_REFRESH: Duration = Duration::from_secs(60);
+/// After the grace of the drain, for tasks to end; and then for the database's connections.
+const AFTER_GRACE: Duration = Duration::from_secs(15);
+const STORE_CLOSES: Duration = Duration::from_secs(5);
 /// First wait for a database that does not answer, doubling to the second.
 const DATABASE_WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -65,6 +73,7 @@ pub struct Controller {
     streams: Streams,
     duplicates: Arc<AtomicU64>,
     shutdown: CancellationToken,
+    grace: Duration,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -102,13 +111,16 @@ impl Controller {
         let addresses = Addresses { enrollment: enrollment.addr(), agents: agents.addr(), operators: operators.addr() };
         let store = open_store(&config, &shutdown).await?;
 
-        let (streams, nudges) = (Streams::new(config.drain.clone()), Nudges::default());
-        let replica = format!("{}-{}", hostname(), std::process::id());
-        store.sessions_clear(&replica).await.map_err(ServeError::Store)?;
+        let registry = ConnectionRegistry::default();
+        let (streams, nudges) = (Streams::over(config.drain.clone(), registry.clone()), Nudges::default());
+        let replica = replica::name(&config.data_dir);
+        let left = store.sessions_clear(&replica).await.map_err(ServeError::Store)?;
+        if left > 0 {
+            tracing::info!(sessions = left, "an earlier process of this controller left sessions open: closed");
+        }
         let packages = Packages::new(config.packages.clone());
         refresh(&packages).await;
-        let registry = ConnectionRegistry::default();
-        let gate = Gate::new(store.clone(), streams.clone(), registry.clone());
+        let gate = Gate::new(store.clone(), streams.clone(), registry.clone(), tls.barred.clone());
         // The committing task outlives the listeners: what they took is answered.
         let (ingest, ingest_task) = Ingest::start(store.clone(), nudges.clone());
         let duplicates = ingest.duplicates();
@@ -171,7 +183,7 @@ impl Controller {
             enrollment = %addresses.enrollment, agents = %addresses.agents, operators = %addresses.operators,
             database = store.shown_url(), posture = %config.policy.posture, "controller is up"
         );
-        Ok(Self { store, addresses, streams, duplicates, shutdown, tasks })
+        Ok(Self { store, addresses, streams, duplicates, shutdown, grace, tasks })
     }
 
     #[must_use]
@@ -196,19 +208,36 @@ impl Controller {
         self.duplicates.load(Ordering::Relaxed)
     }
 
-    /// Waits for the end: of the shutdown token, then of the drain.
+    /// Waits for the end: of the shutdown token, then of the drain, which takes no longer than its grace and
+    /// [`AFTER_GRACE`]. What has not ended then is given up: all that was promised is in the database already.
     pub async fn finished(self) {
         self.shutdown.cancelled().await;
         let streams = self.streams.drain(true);
         tracing::info!(streams, "draining: devices were told when to come back");
-        for task in self.tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task ended badly");
+        let given_up = ended(self.tasks, self.grace + AFTER_GRACE).await;
+        if timeout(STORE_CLOSES, self.store.close()).await.is_err() || given_up > 0 {
+            tracing::warn!(tasks = given_up, "controller stopped without waiting longer for what did not end");
+        } else {
+            tracing::info!("controller stopped");
+        }
+    }
+}
+
+/// Waits for all tasks, but for `limit` at most; the number that was given up.
+async fn ended(tasks: Vec<JoinHandle<()>>, limit: Duration) -> usize {
+    let deadline = Instant::now() + limit;
+    let mut given_up = 0;
+    for mut task in tasks {
+        match timeout_at(deadline, &mut task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "a task ended badly"),
+            Err(_) => {
+                task.abort();
+                given_up += 1;
             }
         }
-        self.store.close().await;
-        tracing::info!("controller stopped");
     }
+    given_up
 }
 
 fn serve_one(
@@ -357,7 +386,19 @@ async fn refresh(packages: &Packages) {
     }
 }
 
-fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "controller".to_owned(), |it| it.trim().to_owned())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_never_ends_is_given_up_and_the_others_are_waited_for() {
+        let (told, hears) = tokio::sync::oneshot::channel();
+        let stuck = tokio::spawn(std::future::pending());
+        let slow = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let _ = told.send(());
+        });
+        assert_eq!(ended(vec![slow, stuck], Duration::from_millis(500)).await, 1);
+        hears.await.expect("the slow one ended by itself");
+    }
 }

@@ -1,5 +1,6 @@
 //! The one integration-test binary: a module a theme, so that the workspace links once.
 
+mod agents;
 mod api;
 mod drawing;
 mod faults;

@@ -53,6 +53,8 @@ impl Serve {
             tokio::spawn(signals(shutdown.clone()));
             serve(config, Arc::new(SystemClock), shutdown).await
         });
+        // A task that was given up must not hold the process.
+        runtime.shutdown_background();
         ended.or_else(|error| failure(&error).map_or(Ok(()), Err))
     }
 }

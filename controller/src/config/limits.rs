@@ -13,6 +13,7 @@ section!(
         max_handshakes: usize = 256, "TLS handshakes at once; one more waits to be accepted";
         accepts_per_second: u32 = 300, "connections accepted each second, on average and at once";
         per_address: usize = 0, "unfinished TLS handshakes of one address; 0 = no limit (a whole company can sit behind one)";
+        per_device: usize = 4, "connections of one device; one more closes the oldest; 0 = no limit";
         handshake_timeout: Span = Span::seconds(10), "for the TLS handshake";
         first_request_timeout: Span = Span::seconds(10), "from the end of the handshake to the first request";
         max_concurrent_streams: u32 = 8, "HTTP/2 streams a connection may have open";

@@ -85,15 +85,15 @@ impl AgentService for AgentApi {
         for rejection in &checked.rejections {
             tracing::debug!(device_id = %device, seq = rejection.seq, field = rejection.field, "outcome rejected");
         }
-        let recorded = self.ingest.submit(checked.report).await.map_err(|error| match error {
+        let taken = self.ingest.submit(checked.report).await.map_err(|error| match error {
             IngestClosed::Full => busy("reports are queueing for the database"),
             IngestClosed::ShuttingDown => Status::unavailable("the controller is shutting down"),
             IngestClosed::Store(error) => from_store("report", &error),
         })?;
         Ok(Response::new(v1::ReportResponse {
-            acked_seq: if recorded.new_epoch { 0 } else { checked.last_seq },
-            rejections: checked.rejections,
-            new_epoch: recorded.new_epoch,
+            acked_seq: if taken.recorded.new_epoch { 0 } else { checked.last_seq },
+            rejections: [checked.rejections, taken.rejections].concat(),
+            new_epoch: taken.recorded.new_epoch,
         }))
     }
 

@@ -7,14 +7,16 @@ use std::{
 
 use fleetmend_proto::{DeviceId, v1};
 use futures::Stream;
-use tokio::sync::mpsc;
 use tonic::Status;
 
-use crate::{store::Store, streams::Streams};
+use crate::{
+    store::Store,
+    streams::{Listening, Streams},
+};
 
 /// Directives to one device. Dropping it ends the session.
 pub struct Directives {
-    queue: mpsc::Receiver<Box<v1::Directive>>,
+    listening: Listening,
     /// Held for what its end does.
     _session: SessionEnd,
 }
@@ -30,8 +32,8 @@ impl Directives {
     /// Registers the device's stream under its session.
     #[must_use]
     pub fn open(device: DeviceId, stream_epoch: i64, streams: Streams, store: Store) -> Self {
-        let queue = streams.open(device, stream_epoch);
-        Self { queue, _session: SessionEnd { device, stream_epoch, streams, store } }
+        let listening = streams.open(device, stream_epoch);
+        Self { listening, _session: SessionEnd { device, stream_epoch, streams, store } }
     }
 }
 
@@ -39,7 +41,7 @@ impl Stream for Directives {
     type Item = Result<v1::Directive, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.queue.poll_recv(context).map(|next| next.map(|directive| Ok(*directive)))
+        Pin::new(&mut self.listening).poll_next(context)
     }
 }
 

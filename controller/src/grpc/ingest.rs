@@ -3,13 +3,18 @@
 //!
 //! INVARIANT: `submit` returns `Ok` only for what a committed transaction contains (or had contained before).
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
+use fleetmend_proto::v1;
 use tokio::sync::{mpsc, oneshot};
 
+use super::poison::Poison;
 use crate::{
     nudge::Nudges,
     store::{DeviceReport, ReportRecorded, Store, StoreError},
@@ -19,12 +24,30 @@ use crate::{
 const QUEUE: usize = 4_096;
 /// Reports in one transaction at most; each holds up to 500 outcomes.
 const MAX_BATCH: usize = 1_024;
+/// For one transaction; less than an agent waits.
+const COMMIT_LIMIT: Duration = Duration::from_secs(14);
 /// Outcomes in one transaction at most (one report may go over it).
 const MAX_OUTCOMES: usize = 4_096;
 
 struct Waiting {
     report: DeviceReport,
-    answer: oneshot::Sender<Result<ReportRecorded, StoreError>>,
+    answer: Answer,
+}
+
+type Answer = oneshot::Sender<Result<Taken, StoreError>>;
+
+/// A report that was taken: all of it is durable, but for what was refused for good.
+#[derive(Clone, Debug, Default)]
+pub struct Taken {
+    pub recorded: ReportRecorded,
+    /// Outcomes that can never be recorded: the device keeps them for people, and goes on.
+    pub rejections: Vec<v1::Rejection>,
+}
+
+impl From<ReportRecorded> for Taken {
+    fn from(recorded: ReportRecorded) -> Self {
+        Self { recorded, rejections: Vec::new() }
+    }
 }
 
 /// Hands reports to the task that commits them; cheap to clone.
@@ -64,20 +87,21 @@ impl Ingest {
     ///
     /// # Errors
     /// When the queue is full, at shutdown, or when the store refused: nothing was acknowledged then, send it again.
-    pub async fn submit(&self, report: DeviceReport) -> Result<ReportRecorded, IngestClosed> {
+    pub async fn submit(&self, report: DeviceReport) -> Result<Taken, IngestClosed> {
         let (answer, recorded) = oneshot::channel();
         self.queue.try_send(Waiting { report, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => IngestClosed::Full,
             mpsc::error::TrySendError::Closed(_) => IngestClosed::ShuttingDown,
         })?;
-        let recorded = recorded.await.map_err(|_| IngestClosed::ShuttingDown)?.map_err(IngestClosed::Store)?;
-        self.duplicates.fetch_add(u64::from(recorded.duplicates), Ordering::Relaxed);
-        Ok(recorded)
+        let taken = recorded.await.map_err(|_| IngestClosed::ShuttingDown)?.map_err(IngestClosed::Store)?;
+        self.duplicates.fetch_add(u64::from(taken.recorded.duplicates), Ordering::Relaxed);
+        Ok(taken)
     }
 }
 
 async fn commit_loop(store: Store, nudges: Nudges, mut waiting: mpsc::Receiver<Waiting>) {
     let mut batch = Vec::new();
+    let mut poison = Poison::default();
     loop {
         if batch.is_empty() {
             let Some(first) = waiting.recv().await else { return };
@@ -96,39 +120,32 @@ async fn commit_loop(store: Store, nudges: Nudges, mut waiting: mpsc::Receiver<W
         } else {
             answers
         };
-        commit(&store, &nudges, &reports, answers).await;
+        commit(&store, &nudges, &mut poison, &reports, answers).await;
     }
 }
 
 /// Breaks the invariant, and leaves time for a kill between answer and commit.
 #[cfg(feature = "sabotage")]
-async fn acknowledge_first<E>(
-    reports: &[DeviceReport],
-    answers: Vec<oneshot::Sender<Result<ReportRecorded, E>>>,
-) -> Vec<oneshot::Sender<Result<ReportRecorded, E>>> {
+async fn acknowledge_first(reports: &[DeviceReport], answers: Vec<Answer>) -> Vec<Answer> {
     for (report, answer) in reports.iter().zip(answers) {
         let acked_seq = report.outcomes.iter().map(|(seq, _)| *seq).max().unwrap_or(0);
-        let _ = answer.send(Ok(ReportRecorded { acked_seq, ..ReportRecorded::default() }));
+        let _ = answer.send(Ok(ReportRecorded { acked_seq, ..ReportRecorded::default() }.into()));
     }
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     Vec::new()
 }
 
-async fn commit(
-    store: &Store,
-    nudges: &Nudges,
-    reports: &[DeviceReport],
-    answers: Vec<oneshot::Sender<Result<ReportRecorded, StoreError>>>,
-) {
-    match store.reports_record(reports).await {
+async fn commit(store: &Store, nudges: &Nudges, poison: &mut Poison, reports: &[DeviceReport], answers: Vec<Answer>) {
+    match record(store, reports).await {
         Ok(recorded) => {
+            poison.cleared(reports);
             for (answer, recorded) in answers.into_iter().zip(recorded) {
                 // A caller that gave up sends the report again and gets its duplicates acknowledged.
-                let _ = answer.send(Ok(recorded));
+                let _ = answer.send(Ok(recorded.into()));
             }
         }
         // What is wrong with the database as such would be no better a report at a time.
-        Err(error) if reports.len() == 1 || error.is_transient() => {
+        Err(error) if error.is_transient() => {
             tracing::error!(error = &error as &dyn std::error::Error, reports = reports.len(), "reports not recorded");
             for answer in answers {
                 let _ = answer.send(Err(error.clone()));
@@ -140,12 +157,18 @@ async fn commit(
             tracing::warn!(error = &error as &dyn std::error::Error, "batch refused, recording its reports one by one");
             for (report, answer) in reports.iter().zip(answers) {
                 if !answer.is_closed() {
-                    let recorded = store.reports_record(std::slice::from_ref(report)).await;
-                    let _ = answer.send(recorded.map(|mut one| one.remove(0)));
+                    let _ = answer.send(poison.record_one(store, report).await);
                 }
             }
         }
     }
     nudges.decide();
     nudges.verify();
+}
+
+/// One transaction, or none: a database that hangs is one that does not answer.
+pub(super) async fn record(store: &Store, reports: &[DeviceReport]) -> Result<Vec<ReportRecorded>, StoreError> {
+    tokio::time::timeout(COMMIT_LIMIT, store.reports_record(reports))
+        .await
+        .unwrap_or_else(|_| Err(StoreError::Busy { operation: "report", source: Arc::new(sqlx::Error::PoolTimedOut) }))
 }

@@ -7,6 +7,7 @@ mod directives;
 mod enrollment;
 mod gate;
 mod ingest;
+mod poison;
 mod report;
 mod status;
 
@@ -23,7 +24,7 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 pub use agent::AgentApi;
 pub use enrollment::EnrollmentApi;
 pub use gate::Gate;
-pub use ingest::{Ingest, IngestClosed};
+pub use ingest::{Ingest, IngestClosed, Taken};
 
 use crate::{config::Limits, listen::Conn};
 

@@ -20,16 +20,42 @@ pub fn from_store(operation: &'static str, error: &StoreError) -> Status {
         StoreError::NotFound { .. } => Status::not_found(error.to_string()),
         StoreError::Invalid { .. } => Status::invalid_argument(error.to_string()),
         StoreError::Conflict { .. } => Status::aborted(error.to_string()),
-        other @ (StoreError::BadUrl { .. }
-        | StoreError::Unreachable { .. }
-        | StoreError::Busy { .. }
+        StoreError::Unreachable { .. } | StoreError::Busy { .. } => {
+            tracing::error!(operation, error = error as &dyn std::error::Error, "store call failed");
+            Status::unavailable(format!("{operation}: the controller's database is not reachable"))
+        }
+        StoreError::BadUrl { .. }
         | StoreError::NewerSchema { .. }
         | StoreError::OlderSchema { .. }
         | StoreError::OtherFleet { .. }
         | StoreError::Corrupt { .. }
-        | StoreError::Database { .. }) => {
-            tracing::error!(operation, error = other as &dyn std::error::Error, "store call failed");
-            Status::unavailable(format!("{operation}: the controller's database is not reachable"))
+        | StoreError::Database { .. } => {
+            tracing::error!(operation, error = error as &dyn std::error::Error, "store call failed");
+            Status::internal(format!("{operation} failed; the controller's log says why"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn only_a_database_that_does_not_answer_is_called_unreachable() {
+        let corrupt = StoreError::Corrupt { what: "tier", detail: "9".to_owned() };
+        let refused = StoreError::Database { operation: "report", source: Arc::new(sqlx::Error::RowNotFound) };
+        for error in [corrupt, refused] {
+            let status = from_store("report", &error);
+            assert_eq!(
+                (status.code(), status.message()),
+                (Code::Internal, "report failed; the controller's log says why")
+            );
+        }
+        let busy = StoreError::Busy { operation: "report", source: Arc::new(sqlx::Error::PoolTimedOut) };
+        assert_eq!(from_store("report", &busy).code(), Code::Unavailable);
     }
 }

@@ -43,6 +43,8 @@ pub struct AcceptLimits {
     pub accepts_per_second: u32,
     /// Unfinished handshakes of one address; 0 = no limit.
     pub per_address: usize,
+    /// Connections of one device; 0 = no limit.
+    pub per_device: usize,
     pub handshake_timeout: Duration,
     pub first_request_timeout: Duration,
 }
@@ -54,6 +56,7 @@ impl From<&Limits> for AcceptLimits {
             max_handshakes: limits.max_handshakes,
             accepts_per_second: limits.accepts_per_second,
             per_address: limits.per_address,
+            per_device: limits.per_device,
             handshake_timeout: limits.handshake_timeout.0,
             first_request_timeout: limits.first_request_timeout.0,
         }
@@ -67,6 +70,7 @@ impl From<&OperatorLimits> for AcceptLimits {
             max_handshakes: limits.max_handshakes,
             accepts_per_second: limits.accepts_per_second,
             per_address: limits.per_address,
+            per_device: 0,
             handshake_timeout: limits.handshake_timeout.0,
             first_request_timeout: limits.first_request_timeout.0,
         }
@@ -250,7 +254,7 @@ impl Entrance {
             }
         };
         let conn = Arc::new(Conn::new(peer, device));
-        let entry = self.registry.insert(Arc::clone(&conn));
+        let entry = self.registry.insert(Arc::clone(&conn), self.limits.per_device);
         let _ = self.silent.send((Instant::now() + self.limits.first_request_timeout, Arc::downgrade(&conn)));
         // An error means that the listener is closing: the connection closes with it.
         let _ = self.ready.send(Link::new(stream, conn, entry, place)).await;

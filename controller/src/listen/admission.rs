@@ -9,7 +9,6 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
-    time::Duration,
 };
 
 use futures::{FutureExt as _, future::BoxFuture};
@@ -17,10 +16,7 @@ use http::{Request, Response};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{Conn, DeviceRate, MethodPolicy, Policy};
-
-/// A client that may make one call gets this long to read the answer.
-const LINGER: Duration = Duration::from_secs(1);
+use super::{Conn, DeviceRate, MethodPolicy, Policy, conn::kill_soon};
 
 /// Which listener a request came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,16 +110,7 @@ struct OnlyCall(Arc<Conn>);
 
 impl Drop for OnlyCall {
     fn drop(&mut self) {
-        let conn = Arc::clone(&self.0);
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => {
-                runtime.spawn(async move {
-                    tokio::time::sleep(LINGER).await;
-                    conn.kill();
-                });
-            }
-            Err(_) => conn.kill(),
-        }
+        kill_soon(vec![Arc::clone(&self.0)]);
     }
 }
 

@@ -8,12 +8,16 @@ use std::{
         atomic::{AtomicU8, Ordering},
     },
     task::Waker,
+    time::Duration,
 };
 
 use fleetmend_proto::{DeviceId, clock::wall_now};
 use futures::task::AtomicWaker;
 
 use crate::pki::DeviceCertificate;
+
+/// A client that is being sent away gets this long to read why.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 const REQUESTED: u8 = 1;
 const KILLED: u8 = 2;
@@ -104,6 +108,11 @@ impl ConnectionRegistry {
         mine.len()
     }
 
+    /// Cuts the connections that a device has now, once it could read the answer it was given on them.
+    pub fn kill_soon(&self, device: DeviceId) {
+        kill_soon(self.of(device));
+    }
+
     /// Cuts every connection and says how many there were.
     pub fn kill_all(&self) -> usize {
         let all: Vec<_> = self.open().connections.values().cloned().collect();
@@ -138,11 +147,20 @@ impl ConnectionRegistry {
         devices
     }
 
-    pub(super) fn insert(&self, conn: Arc<Conn>) -> Entry {
+    /// Adds a connection. Of a device that then has more than `per_device` (0 = no limit) the oldest is cut: an agent that
+    /// lost its network without a word comes back while its old connections still seem open.
+    pub(crate) fn insert(&self, conn: Arc<Conn>, per_device: usize) -> Entry {
         let mut open = self.open();
         let key = (conn.device(), open.next);
         open.next += 1;
         open.connections.insert(key, conn);
+        if let (Some(_), 1..) = (key.0, per_device) {
+            let mine = open.connections.range((key.0, 0)..=(key.0, u64::MAX)).rev();
+            for (_, older) in mine.skip(per_device) {
+                tracing::debug!(peer = %older.peer(), device_id = ?key.0, "connection cut: the device has newer ones");
+                older.kill();
+            }
+        }
         Entry { registry: self.clone(), key }
     }
 
@@ -151,9 +169,22 @@ impl ConnectionRegistry {
     }
 }
 
+/// Cuts connections after [`LINGER`].
+pub(super) fn kill_soon(connections: Vec<Arc<Conn>>) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => {
+            runtime.spawn(async move {
+                tokio::time::sleep(LINGER).await;
+                connections.iter().for_each(|conn| conn.kill());
+            });
+        }
+        Err(_) => connections.iter().for_each(|conn| conn.kill()),
+    }
+}
+
 /// A connection's place in the list; leaves it when dropped.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     registry: ConnectionRegistry,
     key: (Option<DeviceId>, u64),
 }

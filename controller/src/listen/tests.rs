@@ -19,7 +19,7 @@ fn conn(device: Option<u128>) -> Arc<Conn> {
 fn killing_a_device_cuts_all_its_connections_and_no_other() {
     let registry = ConnectionRegistry::default();
     let [one, again, other, nobody] = [conn(Some(1)), conn(Some(1)), conn(Some(2)), conn(None)];
-    let entries: Vec<_> = [&one, &again, &other, &nobody].map(|it| registry.insert(Arc::clone(it))).into();
+    let entries: Vec<_> = [&one, &again, &other, &nobody].map(|it| registry.insert(Arc::clone(it), 0)).into();
     assert_eq!(registry.count(), 4);
     assert_eq!(registry.devices(), [1, 2].map(|id| DeviceId(Uuid::from_u128(id))));
 
@@ -36,4 +36,14 @@ async fn a_taken_port_is_named_with_its_key() {
     let error = Listener::bind("operators", first.addr()).expect_err("taken").to_string();
     assert!(error.contains(&first.addr().to_string()) && error.contains("[listen.operators]"), "{error}");
     assert!(error.contains("another process has that port"), "{error}");
+}
+
+#[test]
+fn one_connection_too_many_of_a_device_cuts_its_oldest() {
+    let registry = ConnectionRegistry::default();
+    let conns: Vec<_> = [Some(1), Some(2), Some(1), Some(1), None, None, None].map(conn).into();
+    let entries: Vec<_> = conns.iter().map(|it| registry.insert(Arc::clone(it), 2)).collect();
+    let cut: Vec<_> = conns.iter().map(|it| it.killed()).collect();
+    assert_eq!(cut, [true, false, false, false, false, false, false], "strangers have no device");
+    drop(entries);
 }

@@ -5,12 +5,14 @@
 //! Two trees on separate roots, so that the online agent CA cannot forge the controller:
 //! server root (offline) -> server certificate; agent root (offline) -> agent CA (online) -> device certificates.
 
+mod barred;
 mod certificate;
 mod files;
 mod init;
 mod issuer;
 mod tls;
 
+pub use barred::Barred;
 pub use certificate::{DeviceCertificate, NotADevice};
 pub use init::{InitError, InitOptions, Initialised, init, write_secret};
 pub use issuer::{CERTIFICATE_LIFE, IssueError, Issued, Issuer, RENEWAL_GRACE};

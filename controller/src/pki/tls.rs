@@ -18,7 +18,7 @@ use rustls::{
     },
 };
 
-use super::{DeviceCertificate, NotADevice, PkiError, RENEWAL_GRACE, files};
+use super::{Barred, DeviceCertificate, NotADevice, PkiError, RENEWAL_GRACE, files};
 use crate::config::Config;
 
 /// Application protocols a listener speaks.
@@ -39,6 +39,8 @@ pub struct TlsSettings {
     pub enrollment: ServerTls,
     pub agents: ServerTls,
     pub operators: ServerTls,
+    /// Devices that the agents' listener turns away.
+    pub barred: Barred,
 }
 
 impl TlsSettings {
@@ -50,8 +52,10 @@ impl TlsSettings {
             let config = server_config(config, &provider, None, alpn)?;
             Ok(ServerTls { config, devices_of: None })
         };
-        let verifier = device_verifier(config, &provider)?;
+        let barred = Barred::default();
+        let verifier = device_verifier(config, &provider, barred.clone())?;
         Ok(Self {
+            barred,
             enrollment: open(&[H2])?,
             operators: open(&[H2, HTTP1])?,
             agents: ServerTls {
@@ -88,7 +92,11 @@ fn server_config(
     Ok(Arc::new(tls))
 }
 
-fn device_verifier(config: &Config, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
+fn device_verifier(
+    config: &Config,
+    provider: &Arc<CryptoProvider>,
+    barred: Barred,
+) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
     let path = &config.files.agent_ca;
     let unusable = |source: Box<dyn std::error::Error + Send + Sync>| PkiError::Unusable { path: path.clone(), source };
     let root = files::read_chain(path)?.pop();
@@ -98,7 +106,7 @@ fn device_verifier(config: &Config, provider: &Arc<CryptoProvider>) -> Result<Ar
     let inner = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
         .map_err(|error| unusable(error.into()))?;
-    Ok(Arc::new(DeviceVerifier { inner, fleet: config.fleet }))
+    Ok(Arc::new(DeviceVerifier { inner, fleet: config.fleet, barred }))
 }
 
 /// A chain to the agent root, a device of this fleet, and a validity that may have ended a while ago.
@@ -106,6 +114,7 @@ fn device_verifier(config: &Config, provider: &Arc<CryptoProvider>) -> Result<Ar
 struct DeviceVerifier {
     inner: Arc<dyn ClientCertVerifier>,
     fleet: FleetId,
+    barred: Barred,
 }
 
 impl ClientCertVerifier for DeviceVerifier {
@@ -125,7 +134,12 @@ impl ClientCertVerifier for DeviceVerifier {
                 Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
             }
         })?;
-        self.inner.verify_client_cert(end_entity, intermediates, verified_at(&certificate, now))
+        let verified = self.inner.verify_client_cert(end_entity, intermediates, verified_at(&certificate, now))?;
+        // SECURITY: last, so that only the holder of a certificate of ours learns that it is barred.
+        if self.barred.contains(certificate.device) {
+            return Err(Error::InvalidCertificate(CertificateError::Revoked));
+        }
+        Ok(verified)
     }
 
     fn verify_tls12_signature(

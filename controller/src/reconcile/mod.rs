@@ -8,7 +8,7 @@ pub mod renew;
 pub mod sessions;
 pub mod verify;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use rand::RngExt as _;
 use tokio::sync::Notify;
@@ -28,6 +28,9 @@ pub enum Pass {
 /// After an error, at most this long until the next try (doubling from the tick).
 const ERROR_WAIT: Duration = Duration::from_secs(30);
 
+/// For one pass: a database that neither answers nor closes its connection must not hold a loop for ever. Link time.
+pub const PASS_LIMIT: Duration = Duration::from_secs(120);
+
 /// Runs `pass` until shutdown: on a nudge, and every `tick` (real time, +-20 % so that replicas do not march in step).
 pub async fn run<F, Fut>(name: &'static str, tick: Duration, nudge: &Notify, shutdown: &CancellationToken, mut pass: F)
 where
@@ -36,7 +39,9 @@ where
 {
     let mut errors = 0_u32;
     loop {
-        let wait = match pass().await {
+        let ended = tokio::time::timeout(PASS_LIMIT, pass()).await;
+        let ended = ended.unwrap_or_else(|_| Err(gave_up()));
+        let wait = match ended {
             Ok(Pass::More) => {
                 errors = 0;
                 if shutdown.is_cancelled() {
@@ -64,4 +69,8 @@ where
             () = tokio::time::sleep(wait) => {}
         }
     }
+}
+
+fn gave_up() -> StoreError {
+    StoreError::Busy { operation: "a pass over the store", source: Arc::new(sqlx::Error::PoolTimedOut) }
 }

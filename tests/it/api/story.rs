@@ -122,7 +122,7 @@ async fn a_ban_cuts_the_stream_and_can_be_taken_back() {
     assert_eq!(banned.status, StatusCode::OK, "{banned:?}");
     assert_eq!((&banned.body["state"], &banned.body["state_reason"]), (&json!("banned"), &json!("stolen")));
     assert_eq!(banned.body["connected"], false);
-    assert!(stream.recv().await.is_none(), "the stream has ended");
+    assert!(futures::StreamExt::next(&mut stream).await.is_none(), "the stream has ended");
     let back = fleet.post(&fleet.admin, &format!("{path}/approve"), json!({})).await;
     assert_eq!(back.body["state"], "active", "{back:?}");
 }

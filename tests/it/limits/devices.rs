@@ -43,3 +43,20 @@ async fn a_device_can_be_cut_off_with_all_its_connections() {
     next_directive(&mut streams[2]).await.expect("the other one lives").expect("a directive");
     assert_eq!(agents.connections.devices(), [other.device]);
 }
+
+#[tokio::test]
+async fn a_connection_too_many_of_a_device_ends_its_oldest() {
+    let fleet = Fleet::new();
+    let agents = fleet.agents(&Limits { per_device: 2, ..Limits::default() });
+    let (mine, others) = (fleet.client(&fleet.identity(wall_now())), fleet.device());
+    let mut streams = Vec::new();
+    for tls in [&mine, &others, &mine, &mine] {
+        let mut client = agents.client(tls).await;
+        streams.push(client.subscribe(v1::Hello::default()).await.expect("a stream").into_inner());
+    }
+    agents.has_open(3).await;
+    soon("the end of the oldest", async { while let Some(Ok(_)) = next_directive(&mut streams[0]).await {} }).await;
+    for stream in &mut streams[1..] {
+        next_directive(stream).await.expect("the others live").expect("a directive");
+    }
+}

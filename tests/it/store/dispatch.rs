@@ -4,15 +4,16 @@ use chrono::{DateTime, Utc};
 use fleetmend_controller::{
     config::DrainSettings,
     reconcile::dispatch::{self, Signer},
-    streams::Streams,
+    streams::{Listening, Streams},
 };
 use fleetmend_domain::order::State;
 use fleetmend_proto::{
     Action, Clock, DeviceId, Fence, OrderId,
     order::{OrderKey, SignedOrder},
-    v1::{Directive, directive::Kind},
+    v1::directive::Kind,
 };
-use tokio::sync::mpsc::Receiver;
+
+use futures::{FutureExt as _, StreamExt as _};
 
 use super::world::World;
 
@@ -34,14 +35,14 @@ async fn pass(world: &World, streams: &Streams) {
     dispatch::pass(&world.store, "a", streams, &signer, &Still(world.now)).await.expect("a pass");
 }
 
-async fn connected(world: &World, streams: &Streams, device: DeviceId) -> Receiver<Box<Directive>> {
+async fn connected(world: &World, streams: &Streams, device: DeviceId) -> Listening {
     let epoch = world.session(device, "a").await;
     streams.open(device, epoch)
 }
 
 /// The order that a device was sent.
-fn sent(world: &World, directives: &mut Receiver<Box<Directive>>) -> Option<OrderId> {
-    let Kind::Order(order) = directives.try_recv().ok()?.kind? else {
+fn sent(world: &World, directives: &mut Listening) -> Option<OrderId> {
+    let Kind::Order(order) = directives.next().now_or_never()??.ok()?.kind? else {
         return None;
     };
     let keys = [OrderKey::from_seed("test", [3; 32]).verifier()];
