@@ -100,7 +100,7 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_of_replica ON sessions (replica) WHERE closed_at IS NULL;
 
 -- What was acknowledged: tells a repeated outcome from a new one, and finds the outcomes of a device or incident.
--- installed_at: of successes, in Windows' own time.
+-- installed_at: of successes, in Windows' own time, but not after they were received.
 CREATE TABLE positions (
     device_id       UUID NOT NULL,
     epoch           BIGINT NOT NULL,
@@ -111,6 +111,7 @@ CREATE TABLE positions (
     installed_at    TIMESTAMPTZ,
     PRIMARY KEY (device_id, epoch, seq)
 );
+CREATE INDEX positions_installed ON positions (device_id, installed_at) WHERE installed_at IS NOT NULL;
 
 -- Ids grow with time: new rows stand together at the end.
 CREATE TABLE outcomes (
@@ -129,6 +130,7 @@ CREATE TABLE outcomes (
     update_ref      TEXT NOT NULL
 );
 
+-- evidence: the newest outcome, by position, that says something of it; one outcome may do so for several incidents.
 CREATE TABLE incidents (
     id              UUID NOT NULL PRIMARY KEY,
     device_id       UUID NOT NULL,
@@ -146,6 +148,9 @@ CREATE TABLE incidents (
     opened_at       TIMESTAMPTZ NOT NULL,
     last_failed_at  TIMESTAMPTZ NOT NULL,
     failures        BIGINT NOT NULL,
+    evidence_id     UUID NOT NULL,
+    evidence_epoch  BIGINT NOT NULL,
+    evidence_seq    BIGINT NOT NULL,
     due_at          TIMESTAMPTZ,
     deadline_at     TIMESTAMPTZ,
     order_id        UUID,

@@ -100,7 +100,7 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_of_replica ON sessions (replica) WHERE closed_at IS NULL;
 
 -- What was acknowledged: tells a repeated outcome from a new one, and finds the outcomes of a device or incident.
--- installed_at: of successes, in Windows' own time.
+-- installed_at: of successes, in Windows' own time, but not after they were received.
 CREATE TABLE positions (
     device_id       BLOB NOT NULL,
     epoch           INTEGER NOT NULL,
@@ -111,6 +111,7 @@ CREATE TABLE positions (
     installed_at    TEXT,
     PRIMARY KEY (device_id, epoch, seq)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX positions_installed ON positions (device_id, installed_at) WHERE installed_at IS NOT NULL;
 
 -- Ids grow with time: new rows stand together at the end.
 CREATE TABLE outcomes (
@@ -129,6 +130,7 @@ CREATE TABLE outcomes (
     update_ref      TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- evidence: the newest outcome, by position, that says something of it; one outcome may do so for several incidents.
 CREATE TABLE incidents (
     id              BLOB NOT NULL PRIMARY KEY,
     device_id       BLOB NOT NULL,
@@ -146,6 +148,9 @@ CREATE TABLE incidents (
     opened_at       TEXT NOT NULL,
     last_failed_at  TEXT NOT NULL,
     failures        INTEGER NOT NULL,
+    evidence_id     BLOB NOT NULL,
+    evidence_epoch  INTEGER NOT NULL,
+    evidence_seq    INTEGER NOT NULL,
     due_at          TEXT,
     deadline_at     TEXT,
     order_id        BLOB,

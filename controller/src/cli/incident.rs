@@ -171,7 +171,8 @@ fn details(incident: &IncidentDetail) -> String {
             [time(moment.at), what.to_owned(), detail]
         }),
     );
-    format!("{text}\n\n{story}")
+    let cut = if incident.truncated { "(older moments are left out)\n" } else { "" };
+    format!("{text}\n\n{cut}{story}")
 }
 
 fn in_words(moment: &Moment) -> (&'static str, String) {

@@ -21,6 +21,8 @@ use std::{
 use fleetmend_domain::policy::Policy;
 use fleetmend_proto::FleetId;
 
+use crate::secret::shown_url;
+
 pub use limits::{Limits, OperatorLimits};
 pub use read::ConfigError;
 pub use section::Key;
@@ -147,28 +149,18 @@ impl DatabaseUrl {
     /// Whether it names an engine that this controller works with.
     #[must_use]
     pub fn known(&self) -> bool {
-        ["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| self.0.starts_with(scheme))
+        ["sqlite://", "postgres://", "postgresql://"].iter().any(|scheme| self.0.starts_with(scheme))
     }
 
     #[must_use]
     pub fn is_sqlite(&self) -> bool {
-        self.0.starts_with("sqlite:")
+        self.0.starts_with("sqlite://")
     }
 }
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.0.split_once("://").and_then(|(scheme, rest)| {
-            let (login, place) = rest.rsplit_once('@')?;
-            let user = login.split_once(':')?.0;
-            Some(format!("{scheme}://{user}:***@{place}"))
-        });
-        // A password may also stand in the query part.
-        let shown = shown.unwrap_or_else(|| self.0.clone());
-        match shown.find("password=") {
-            Some(start) => write!(f, "{}password=***", &shown[..start]),
-            None => f.write_str(&shown),
-        }
+        f.write_str(&shown_url(&self.0))
     }
 }
 

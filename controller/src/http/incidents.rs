@@ -39,10 +39,11 @@ pub async fn show(
     Named(id): Named<IncidentId>,
 ) -> Result<Json<IncidentDetail>, Problem> {
     let incident = Incident::from(get(&state, id).await?);
-    let timeline = state.store.incident_timeline(id).await?.into_iter().map(Moment::from).collect();
+    let story = state.store.incident_timeline(id).await?;
+    let (timeline, truncated) = (story.moments.into_iter().map(Moment::from).collect(), story.truncated);
     let entry = state.catalogue.resolve(incident.code).into_owned();
     let (symbol, category, advice) = (entry.symbol, entry.category, entry.advice);
-    Ok(Json(IncidentDetail { incident, symbol, category, advice, timeline }))
+    Ok(Json(IncidentDetail { incident, symbol, category, advice, timeline, truncated }))
 }
 
 /// `POST /incidents/{id}/dismiss`: a person ends it; orders that have not begun are cancelled.

@@ -27,7 +27,6 @@ use crate::{
 };
 
 pub use problem::Problem;
-pub use request::{DEFAULT_LIMIT, MAX_LIMIT};
 pub use role::Role;
 pub use routes::{Policy, ROUTES, Route, Verb, router};
 

@@ -13,11 +13,8 @@ use super::{
     ApiState,
     problem::{Problem, WrongField},
 };
-use crate::store::PageRequest;
+use crate::store::{DEFAULT_LIMIT, MAX_LIMIT, PageRequest};
 
-/// Rows of a page unless `limit` says otherwise, and the most it may say.
-pub const DEFAULT_LIMIT: u32 = 100;
-pub const MAX_LIMIT: u32 = 1000;
 const MAX_CURSOR: usize = 1024;
 
 /// The query string's parameters. Which names a route takes stands in its row of the route table.

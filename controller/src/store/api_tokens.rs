@@ -5,11 +5,11 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    Actor, Store, StoreError,
+    Store, StoreError,
     engine::{on, within},
     error::During as _,
-    events::{self, Event},
     new_id,
+    tokens::{Tokens, done},
 };
 
 /// A token to be made. Only its hash is kept.
@@ -39,6 +39,13 @@ pub struct ApiToken {
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
+const TOKENS: Tokens = Tokens {
+    name: "API token",
+    revoke: "UPDATE api_tokens SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1",
+    made: "api_token_made",
+    revoked: "api_token_revoked",
+};
+
 impl Store {
     /// Keeps a new token; returns its id.
     ///
@@ -62,10 +69,8 @@ impl Store {
         .await
         .map(|_| ()))
         .during("API token insert")?;
-        let actor = Actor::Person(token.created_by);
         let data = serde_json::json!({ "token": id, "name": token.name, "role": token.role });
-        events::append(&mut tx, &[Event::new(&actor, "api_token_made", token.now).data(&data)]).await?;
-        tx.commit().await.during("API token insert")?;
+        done(tx, TOKENS.made, token.created_by, &data, token.now).await?;
         Ok(id)
     }
 
@@ -103,22 +108,6 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such token.
     pub async fn api_token_revoke(&self, id: Uuid, by: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let mut tx = self.begin("API token revoke").await?;
-        let changed = within!(&mut tx, conn => sqlx::query(
-            "UPDATE api_tokens SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1",
-        )
-        .bind(id)
-        .bind(now)
-        .execute(conn)
-        .await
-        .map(|done| done.rows_affected()))
-        .during("API token revoke")?;
-        if changed == 0 {
-            return Err(StoreError::not_found("API token", id));
-        }
-        let actor = Actor::Person(by.to_owned());
-        let data = serde_json::json!({ "token": id });
-        events::append(&mut tx, &[Event::new(&actor, "api_token_revoked", now).data(&data)]).await?;
-        tx.commit().await.during("API token revoke")
+        self.revoke(&TOKENS, id, by, now).await
     }
 }

@@ -9,6 +9,7 @@ use sqlx::{
 };
 
 use super::{Store, StoreError, engine::Db};
+use crate::secret::shown_url;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// A writer on SQLite waits for the ones before it; on PostgreSQL for a free connection.
@@ -47,10 +48,10 @@ impl Store {
     /// # Errors
     /// As [`Store::connect`].
     pub async fn connect_with(url: &str, options: StoreOptions) -> Result<Self, StoreError> {
-        let shown = without_password(url);
-        let opened = if url.starts_with("sqlite:") {
+        let shown = shown_url(url);
+        let opened = if url.starts_with("sqlite://") {
             open_sqlite(url, options).await
-        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             open_postgres(url, options).await
         } else {
             return Err(StoreError::BadUrl { url: shown });
@@ -129,42 +130,4 @@ async fn open_postgres(url: &str, options: StoreOptions) -> Result<Db, sqlx::Err
         .connect_with(settings)
         .await?;
     Ok(Db::Postgres(pool))
-}
-
-/// `postgres://user:secret@host/db?password=x` without the secrets.
-fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    let (address, query) = rest.split_once('?').map_or((rest, None), |(address, query)| (address, Some(query)));
-    let address = match address.rsplit_once('@') {
-        Some((user, host)) => format!("{}@{host}", user.split_once(':').map_or(user, |(name, _)| name)),
-        None => address.to_owned(),
-    };
-    let kept: Vec<_> = query.iter().flat_map(|query| query.split('&')).filter(|pair| !is_secret(pair)).collect();
-    let query = if kept.is_empty() { String::new() } else { format!("?{}", kept.join("&")) };
-    format!("{scheme}://{address}{query}")
-}
-
-fn is_secret(pair: &str) -> bool {
-    let name = pair.split('=').next().unwrap_or_default().to_ascii_lowercase();
-    name.contains("password") || name.contains("sslkey")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_password_is_shown() {
-        let cases = [
-            ("postgres://u:p@ss@h:5/d", "postgres://u@h:5/d"),
-            ("postgres://u@h/d?password=x&host=/tmp", "postgres://u@h/d?host=/tmp"),
-            ("postgres:///d?user=u", "postgres:///d?user=u"),
-            ("sqlite:///var/lib/fleetmend/controller.db", "sqlite:///var/lib/fleetmend/controller.db"),
-        ];
-        for (url, shown) in cases {
-            assert_eq!(without_password(url), shown);
-        }
-    }
 }

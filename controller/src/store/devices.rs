@@ -91,30 +91,6 @@ pub struct Approved {
     pub banned: Vec<String>,
 }
 
-/// A device asks for a new certificate.
-#[derive(Clone, Copy, Debug)]
-pub struct Renewal {
-    pub device: DeviceId,
-    /// Of the certificate in use.
-    pub presented_generation: i64,
-    /// SHA-256 of the public key of the certificate in use, which TLS has proved.
-    pub presented_key_hash: [u8; 32],
-    /// SHA-256 of the new certificate's public key.
-    pub key_hash: [u8; 32],
-    pub not_after: DateTime<Utc>,
-    pub now: DateTime<Utc>,
-}
-
-/// What became of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Renewed {
-    Renewed {
-        generation: i64,
-    },
-    /// Somebody else has used this generation, or has another key: whoever speaks is quarantined now.
-    CloneSuspected,
-}
-
 const BANNED: [&str; 2] =
     bulk_sql!("SELECT d.id FROM " [id: uuid] " JOIN devices d ON d.id = r.id WHERE d.state = 'banned'");
 // $2: whether a ban ends too.
@@ -282,81 +258,6 @@ impl Store {
         events::append(&mut tx, &[Event::new(&actor, "device_banned", now).device(device).data(&data)]).await?;
         tx.commit().await.during("device ban")
     }
-
-    /// Gives a certificate its next generation, or finds that two machines use one identity: a generation or key that
-    /// is not the newest. A repeated call for the same new key (the answer was lost) gets the same answer.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`] for an unknown device, [`StoreError::Conflict`] for a banned one.
-    pub async fn device_renew(&self, renewal: Renewal) -> Result<Renewed, StoreError> {
-        let operation = "certificate renewal";
-        let mut tx = self.begin(operation).await?;
-        lock(&mut tx, &device_ids([renewal.device])).await?;
-        let row: Option<(String, i64, Vec<u8>, Option<Vec<u8>>)> = within!(&mut tx, conn =>
-            sqlx::query_as("SELECT state, generation, key_hash, former_key_hash FROM devices WHERE id = $1")
-                .bind(renewal.device.0)
-                .fetch_optional(conn)
-                .await)
-        .during(operation)?;
-        let Some((state, generation, key_hash, former_key_hash)) = row else {
-            return Err(StoreError::not_found("device", renewal.device));
-        };
-        if state == DeviceState::Banned.word() {
-            return Err(StoreError::Conflict { operation, reason: "the device is banned".to_owned() });
-        }
-        let actor = Actor::Device(renewal.device);
-        if renewal.presented_generation == generation && renewal.presented_key_hash == *key_hash {
-            renew(&mut tx, &renewal).await?;
-            let data = serde_json::json!({ "generation": generation + 1 });
-            let event = Event::new(&actor, "certificate_renewed", renewal.now).device(renewal.device).data(&data);
-            events::append(&mut tx, &[event]).await?;
-            tx.commit().await.during(operation)?;
-            return Ok(Renewed::Renewed { generation: generation + 1 });
-        }
-        let from_former = former_key_hash.is_some_and(|former| renewal.presented_key_hash == *former);
-        if renewal.presented_generation == generation - 1 && from_former && renewal.key_hash == *key_hash {
-            return Ok(Renewed::Renewed { generation });
-        }
-        let data = serde_json::json!({ "presented": renewal.presented_generation, "current": generation });
-        suspect_clone(&mut tx, renewal.device, &data, renewal.now).await?;
-        tx.commit().await.during(operation)?;
-        Ok(Renewed::CloneSuspected)
-    }
-}
-
-async fn renew(tx: &mut Tx, renewal: &Renewal) -> Result<(), StoreError> {
-    within!(tx, conn => sqlx::query(
-        "UPDATE devices SET generation = generation + 1, former_key_hash = key_hash, key_hash = $2, cert_not_after = $3 \
-         WHERE id = $1",
-    )
-    .bind(renewal.device.0)
-    .bind(&renewal.key_hash[..])
-    .bind(renewal.not_after)
-    .execute(conn)
-    .await
-    .map(|_| ()))
-    .during("certificate renewal")
-}
-
-/// Quarantines a device because two machines use its certificate, and takes back what neither has begun. The caller
-/// holds the lock on the device.
-pub(super) async fn suspect_clone(
-    tx: &mut Tx,
-    device: DeviceId,
-    seen: &serde_json::Value,
-    now: DateTime<Utc>,
-) -> Result<(), StoreError> {
-    within!(tx, conn => sqlx::query(
-        "UPDATE devices SET state = 'quarantined', state_reason = 'two machines use its certificate' WHERE id = $1",
-    )
-    .bind(device.0)
-    .execute(conn)
-    .await
-    .map(|_| ()))
-    .during("device quarantine")?;
-    let actor = Actor::Device(device);
-    events::append(tx, &[Event::new(&actor, "clone_suspected", now).device(device).data(seen)]).await?;
-    orders::cancel_waiting(tx, device, &actor, now).await
 }
 
 /// Which devices serial numbers name; those of no device at all are kept for its enrolment.
@@ -412,6 +313,13 @@ pub(super) async fn lock(tx: &mut Tx, devices: &[IdRow]) -> Result<(), StoreErro
 async fn bulk_fetch_one(tx: &mut Tx, devices: &[IdRow]) -> Result<(i64,), StoreError> {
     let rows: Vec<(i64,)> = bulk_fetch!(tx, [COUNT[0], LOCK[1]], devices, "device lock")?;
     rows.first().copied().ok_or_else(|| StoreError::corrupt("count", "no row"))
+}
+
+/// The device that something belongs to; `sql` says where that stands.
+pub(super) async fn owner(tx: &mut Tx, sql: &'static str, id: Uuid) -> Result<Option<DeviceId>, StoreError> {
+    let found: Option<Uuid> =
+        within!(tx, conn => sqlx::query_scalar(sql).bind(id).fetch_optional(conn).await).during("device look-up")?;
+    Ok(found.map(DeviceId))
 }
 
 /// Reads a word of a closed vocabulary.

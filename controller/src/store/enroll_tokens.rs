@@ -5,11 +5,11 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    Actor, Store, StoreError,
+    Store, StoreError,
     engine::{on, within},
     error::During as _,
-    events::{self, Event},
     new_id,
+    tokens::{Tokens, done},
 };
 
 /// A token to be made. Only its hash is kept.
@@ -45,6 +45,13 @@ pub struct EnrollToken {
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
+const TOKENS: Tokens = Tokens {
+    name: "enrolment token",
+    revoke: "UPDATE enroll_tokens SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1",
+    made: "token_made",
+    revoked: "token_revoked",
+};
+
 impl Store {
     /// Keeps a new token; returns its id, by which it can be revoked.
     ///
@@ -70,10 +77,8 @@ impl Store {
         .await
         .map(|_| ()))
         .during("token insert")?;
-        let actor = Actor::Person(token.created_by);
         let data = serde_json::json!({ "token": id, "uses": token.uses, "ring": token.ring });
-        events::append(&mut tx, &[Event::new(&actor, "token_made", token.now).data(&data)]).await?;
-        tx.commit().await.during("token insert")?;
+        done(tx, TOKENS.made, token.created_by, &data, token.now).await?;
         Ok(id)
     }
 
@@ -96,22 +101,6 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such token.
     pub async fn token_revoke(&self, id: Uuid, by: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
-        let mut tx = self.begin("token revoke").await?;
-        let changed = within!(&mut tx, conn => sqlx::query(
-            "UPDATE enroll_tokens SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1",
-        )
-        .bind(id)
-        .bind(now)
-        .execute(conn)
-        .await
-        .map(|done| done.rows_affected()))
-        .during("token revoke")?;
-        if changed == 0 {
-            return Err(StoreError::not_found("enrolment token", id));
-        }
-        let actor = Actor::Person(by.to_owned());
-        let data = serde_json::json!({ "token": id });
-        events::append(&mut tx, &[Event::new(&actor, "token_revoked", now).data(&data)]).await?;
-        tx.commit().await.during("token revoke")
+        self.revoke(&TOKENS, id, by, now).await
     }
 }

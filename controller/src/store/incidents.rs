@@ -13,11 +13,11 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    IdRow, StoreError,
+    StoreError, all_written,
     devices::word,
     engine::{Tx, bulk, bulk_fetch, bulk_sql},
     error::During as _,
-    from_json,
+    from_json, id_rows,
 };
 
 /// An incident as the API shows it.
@@ -107,7 +107,7 @@ const SAVE: [&str; 2] = bulk_sql!(
 
 /// The incidents of these ids, as they are inside the transaction.
 pub(super) async fn load(tx: &mut Tx, ids: impl IntoIterator<Item = Uuid>) -> Result<Vec<Live>, StoreError> {
-    let ids: Vec<_> = ids.into_iter().map(|id| IdRow { id }).collect();
+    let ids = id_rows(ids);
     if ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -137,10 +137,7 @@ pub(super) async fn save(tx: &mut Tx, rows: &[Live]) -> Result<(), StoreError> {
         })
         .collect();
     let written: u64 = bulk!(tx, SAVE, &saved, "incident save")?;
-    if usize::try_from(written).ok() == Some(rows.len()) {
-        return Ok(());
-    }
-    Err(StoreError::Conflict { operation: "incident save", reason: "another change came first, retry".to_owned() })
+    all_written("incident save", written, rows.len())
 }
 
 #[derive(FromRow)]

@@ -13,7 +13,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    Actor, Store, StoreError, device_ids,
+    Actor, Store, StoreError, all_written, device_ids,
     devices::lock,
     engine::{Tx, bulk, bulk_fetch, bulk_sql, on},
     error::During as _,
@@ -193,9 +193,7 @@ impl Store {
             leased.push(Leased { device: row.device(), fence: *fence, order, note });
         }
         let written: u64 = bulk!(&mut tx, LEASE, &kept, operation)?;
-        if written != kept.len() as u64 {
-            return Err(StoreError::Conflict { operation, reason: "another change came first, retry".to_owned() });
-        }
+        all_written(operation, written, kept.len())?;
         events::append(&mut tx, &log).await?;
         tx.commit().await.during(operation)?;
         Ok(leased)

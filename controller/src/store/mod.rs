@@ -23,9 +23,11 @@ mod orders;
 mod people;
 mod progress;
 mod read;
+mod renewal;
 mod schema;
 mod sessions;
 mod summary;
+mod tokens;
 mod verifications;
 
 use fleetmend_proto::DeviceId;
@@ -38,7 +40,7 @@ use error::During as _;
 pub use api_tokens::{ApiToken, NewApiToken};
 pub use connect::StoreOptions;
 pub use decisions::{DecisionApplied, DecisionMade, DueIncident};
-pub use devices::{Approved, DeviceFilter, DeviceRow, DeviceState, Identity, Renewal, Renewed, Selector};
+pub use devices::{Approved, DeviceFilter, DeviceRow, DeviceState, Identity, Selector};
 pub use engine::Engine;
 pub use enroll_tokens::{EnrollToken, NewToken};
 pub use enrollment::{EnrollRefused, Enrolled, Enrolling};
@@ -51,7 +53,10 @@ pub use lease::{LeaseTerms, Leased};
 pub use orders::{OrderRow, StepRow};
 pub use people::Remediation;
 pub use progress::{Begin, OrderProgress};
-pub use read::{IncidentFilter, Moment, MomentKind, OrderFilter, Page, PageRequest};
+pub use read::{
+    DEFAULT_LIMIT, IncidentFilter, MAX_LIMIT, Moment, MomentKind, OrderFilter, Page, PageRequest, Timeline,
+};
+pub use renewal::{Renewal, Renewed};
 pub use sessions::{Hello, MAX_FENCE, SessionOpened};
 pub use summary::{OrderCount, Summary};
 pub use verifications::{VerificationMade, Verifying};
@@ -104,6 +109,18 @@ fn new_id() -> Uuid {
 #[derive(Clone, Copy, Serialize)]
 struct IdRow {
     id: Uuid,
+}
+
+fn id_rows(ids: impl IntoIterator<Item = Uuid>) -> Vec<IdRow> {
+    ids.into_iter().map(|id| IdRow { id }).collect()
+}
+
+/// A guarded write of many rows reached all of them, or the caller read what is no longer so.
+fn all_written(operation: &'static str, written: u64, rows: usize) -> Result<(), StoreError> {
+    if usize::try_from(written).ok() == Some(rows) {
+        return Ok(());
+    }
+    Err(StoreError::Conflict { operation, reason: "another change came first, retry".to_owned() })
 }
 
 fn device_ids(devices: impl IntoIterator<Item = DeviceId>) -> Vec<IdRow> {

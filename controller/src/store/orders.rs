@@ -18,12 +18,12 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    Actor, IdRow, Store, StoreError, device_ids,
-    devices::{lock, word},
+    Actor, IdRow, Store, StoreError, all_written, device_ids,
+    devices::{lock, owner, word},
     engine::{Tx, bulk, bulk_fetch, bulk_sql, within},
     error::During as _,
     events::{self, Event as Change},
-    from_json, incidents,
+    from_json, id_rows, incidents,
 };
 
 /// An order as the API shows it.
@@ -114,6 +114,8 @@ impl Live {
     }
 }
 
+const OWNER: &str = "SELECT device_id FROM orders WHERE id = $1";
+
 const LOAD: [&str; 2] = bulk_sql!(
     "SELECT o.id, o.device_id, o.incident_id, o.state, o.fence, o.lease_until, o.run_seconds, o.begun_at, \
      o.begin_epoch, o.begin_seq, o.run_deadline_at, o.ended_at, o.detail, o.refusal, o.verdict, o.generation FROM "
@@ -159,7 +161,7 @@ async fn fetch(
     sql: [&'static str; 2],
     ids: impl IntoIterator<Item = Uuid>,
 ) -> Result<Vec<Live>, StoreError> {
-    let ids: Vec<_> = ids.into_iter().map(|id| IdRow { id }).collect();
+    let ids = id_rows(ids);
     if ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -173,10 +175,7 @@ pub(super) async fn save(tx: &mut Tx, rows: &[Live]) -> Result<(), StoreError> {
         return Ok(());
     }
     let written: u64 = bulk!(tx, SAVE, rows, "order save")?;
-    if usize::try_from(written).ok() == Some(rows.len()) {
-        return Ok(());
-    }
-    Err(StoreError::Conflict { operation: "order save", reason: "another change came first, retry".to_owned() })
+    all_written("order save", written, rows.len())
 }
 
 /// The attempts of incidents as the ladder sees them, oldest first.
@@ -200,7 +199,7 @@ pub(super) async fn attempts(
     tx: &mut Tx,
     incidents: impl IntoIterator<Item = Uuid>,
 ) -> Result<HashMap<Uuid, Vec<Attempt>>, StoreError> {
-    let ids: Vec<_> = incidents.into_iter().map(|id| IdRow { id }).collect();
+    let ids = id_rows(incidents);
     attempts_from(bulk_fetch!(tx, ATTEMPTS, &ids, "attempts load")?)
 }
 
@@ -219,7 +218,7 @@ impl Store {
         let operation = "order cancel";
         let actor = Actor::Person(by.to_owned());
         let mut tx = self.begin(operation).await?;
-        let device = device_of(&mut tx, order).await?.ok_or_else(|| StoreError::not_found("order", order))?;
+        let device = owner(&mut tx, OWNER, order.0).await?.ok_or_else(|| StoreError::not_found("order", order))?;
         lock(&mut tx, &device_ids([device])).await?;
         let mut rows = load(&mut tx, [order.0]).await?;
         let Some(row) = rows.first() else {
@@ -344,13 +343,6 @@ pub(super) async fn cancel_waiting(
     .during("order cancel")?;
     let mut rows = load(tx, ids).await?;
     cancel(tx, &mut rows, actor, now).await
-}
-
-pub(super) async fn device_of(tx: &mut Tx, order: OrderId) -> Result<Option<DeviceId>, StoreError> {
-    let found: Option<Uuid> = within!(tx, conn =>
-        sqlx::query_scalar("SELECT device_id FROM orders WHERE id = $1").bind(order.0).fetch_optional(conn).await)
-    .during("order look-up")?;
-    Ok(found.map(DeviceId))
 }
 
 #[derive(FromRow)]

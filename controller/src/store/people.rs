@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Actor, Store, StoreError, device_ids,
-    devices::lock,
+    devices::{lock, owner},
     engine::{Tx, bulk, bulk_sql, on, within},
     error::During as _,
     events::{self, Event as Change},
@@ -25,6 +25,8 @@ pub struct Remediation {
     /// Incidents of the device that have not ended; each is decided anew, or after the order that is out.
     pub incidents: Vec<IncidentId>,
 }
+
+const OWNER: &str = "SELECT device_id FROM incidents WHERE id = $1";
 
 const REQUEST: [&str; 2] = bulk_sql!(
     "INSERT INTO manual_requests (id, incident_id, device_id, tier, skip_waits, requested_by, requested_at) \
@@ -106,7 +108,8 @@ impl Store {
         let operation = "incident dismissal";
         let actor = Actor::Person(by.to_owned());
         let mut tx = self.begin(operation).await?;
-        let device = device_of(&mut tx, incident).await?.ok_or_else(|| StoreError::not_found("incident", incident))?;
+        let device = owner(&mut tx, OWNER, incident.0).await?;
+        let device = device.ok_or_else(|| StoreError::not_found("incident", incident))?;
         lock(&mut tx, &device_ids([device])).await?;
         let Some(mut row) = incidents::load(&mut tx, [incident.0]).await?.pop() else {
             return Err(StoreError::not_found("incident", incident));
@@ -192,14 +195,4 @@ async fn open_of(tx: &mut Tx, device: DeviceId) -> Result<Vec<Uuid>, StoreError>
         .fetch_all(conn)
         .await)
     .during("incident look-up")
-}
-
-async fn device_of(tx: &mut Tx, incident: IncidentId) -> Result<Option<DeviceId>, StoreError> {
-    let found: Option<Uuid> = within!(tx, conn =>
-        sqlx::query_scalar("SELECT device_id FROM incidents WHERE id = $1")
-            .bind(incident.0)
-            .fetch_optional(conn)
-            .await)
-    .during("incident look-up")?;
-    Ok(found.map(DeviceId))
 }

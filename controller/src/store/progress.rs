@@ -22,6 +22,9 @@ use super::{
 };
 use crate::sabotage::Sabotage;
 
+/// A device may say as much as it likes of an order that it does not hold; this much of it is kept.
+const MOST_EVIDENCE: i64 = 100;
+
 /// A device asks for leave to begin, or to go on, with an order.
 #[derive(Clone, Copy, Debug)]
 pub struct Begin {
@@ -76,7 +79,8 @@ impl Store {
         if first && !may_begin(&mut tx, begin.order).await? {
             return refuse("the device is quarantined: this order waits until it is approved".to_owned());
         }
-        let event = if row.state == State::AwaitingReboot { Event::Resumed } else { Event::Begun };
+        let resumes = row.state == State::AwaitingReboot;
+        let event = if resumes { Event::Resumed } else { Event::Begun };
         if let Err(error) = row.take(event, begin.now) {
             return refuse(error.to_string());
         }
@@ -86,11 +90,11 @@ impl Store {
             row.begin_epoch = Some(begin.position.epoch);
             row.begin_seq = Some(begin.position.seq);
             row.run_deadline_at = Some(begin.now + TimeDelta::seconds(row.run_seconds));
-            let event = Change::new(&Actor::Device(begin.device), "order_begun", begin.now)
-                .device(begin.device)
-                .incident(row.incident())
-                .order(begin.order)
-                .data(&serde_json::json!({ "fence": begin.fence }));
+        }
+        if first || resumes {
+            let kind = if first { "order_begun" } else { "order_resumed" };
+            let data = serde_json::json!({ "fence": begin.fence });
+            let event = change(&row, kind, begin.now).data(&data);
             events::append(&mut tx, &[event]).await?;
         }
         orders::save(&mut tx, std::slice::from_ref(&row)).await?;
@@ -116,19 +120,19 @@ impl Store {
             tx.commit().await.during(operation)?;
             return Ok(true);
         }
-        let current = holds(&row, progress.fence) && advance(&mut row, &progress);
-        if !current {
-            keep_evidence(&mut tx, &progress).await?;
-            let data = serde_json::json!({ "fence": progress.fence, "current": row.fence, "phase": progress.phase });
-            let event = Change::new(&actor, "order_evidence", progress.now)
-                .device(progress.device)
-                .incident(row.incident())
-                .order(progress.order)
-                .data(&data);
-            events::append(&mut tx, &[event]).await?;
+        let passed = if holds(&row, progress.fence) { advance(&mut row, &progress) } else { None };
+        let Some(passed) = passed else {
+            if keep_evidence(&mut tx, &progress).await? {
+                let data =
+                    serde_json::json!({ "fence": progress.fence, "current": row.fence, "phase": progress.phase });
+                let event = change(&row, "order_evidence", progress.now).data(&data);
+                events::append(&mut tx, &[event]).await?;
+            }
             tx.commit().await.during(operation)?;
             return Ok(false);
-        }
+        };
+        let log: Vec<_> = passed.iter().map(|kind| change(&row, kind, progress.now)).collect();
+        events::append(&mut tx, &log).await?;
         keep_steps(&mut tx, &progress).await?;
         row.detail = progress.detail;
         row.refusal = progress.refusal.map(|refusal| refusal.word().to_owned());
@@ -147,8 +151,9 @@ fn holds(row: &orders::Live, fence: Fence) -> bool {
     row.fence == Some(fence.0) || Sabotage::FenceIgnored.is_on()
 }
 
-/// Moves the order to what the device says; `false` = that has no meaning for it any more.
-fn advance(row: &mut orders::Live, progress: &OrderProgress) -> bool {
+/// Moves the order to what the device says and names the changes on the way there, its end apart (that is told with what
+/// follows from it). `None` = that has no meaning for it any more.
+fn advance(row: &mut orders::Live, progress: &OrderProgress) -> Option<Vec<&'static str>> {
     let event = match progress.phase {
         OrderPhase::Running => Event::Resumed,
         OrderPhase::AwaitingReboot => Event::RebootAwaited,
@@ -159,13 +164,23 @@ fn advance(row: &mut orders::Live, progress: &OrderProgress) -> bool {
         OrderPhase::Unknown => Event::BecameUnknown,
         OrderPhase::Cancelled => Event::Cancelled,
     };
+    let before = row.state;
     if row.take(event, progress.now).is_ok() {
-        return true;
+        return Some(match row.state {
+            State::AwaitingReboot if before != row.state => vec!["order_awaits_reboot"],
+            State::Running if before != row.state => vec!["order_resumed"],
+            _ => Vec::new(),
+        });
     }
     // "Running again" may be skipped by an agent that found its end straight after the restart.
-    row.state == State::AwaitingReboot
+    let skipped = row.state == State::AwaitingReboot
         && row.take(Event::Resumed, progress.now).is_ok()
-        && row.take(event, progress.now).is_ok()
+        && row.take(event, progress.now).is_ok();
+    skipped.then(|| vec!["order_resumed"])
+}
+
+fn change(row: &orders::Live, kind: &'static str, at: DateTime<Utc>) -> Change {
+    Change::new(&Actor::Device(row.device()), kind, at).device(row.device()).incident(row.incident()).order(row.order())
 }
 
 async fn may_begin(tx: &mut Tx, order: OrderId) -> Result<bool, StoreError> {
@@ -226,7 +241,17 @@ async fn keep_steps(tx: &mut Tx, progress: &OrderProgress) -> Result<(), StoreEr
     Ok(())
 }
 
-async fn keep_evidence(tx: &mut Tx, progress: &OrderProgress) -> Result<(), StoreError> {
+/// Keeps what was said by somebody who no longer holds the order; `false` = it holds [`MOST_EVIDENCE`] of that already.
+async fn keep_evidence(tx: &mut Tx, progress: &OrderProgress) -> Result<bool, StoreError> {
+    let kept: i64 = within!(tx, conn =>
+        sqlx::query_scalar("SELECT COUNT(*) FROM order_evidence WHERE order_id = $1")
+            .bind(progress.order.0)
+            .fetch_one(conn)
+            .await)
+    .during("order update")?;
+    if kept >= MOST_EVIDENCE {
+        return Ok(false);
+    }
     let data = serde_json::json!({
         "detail": progress.detail, "refusal": progress.refusal, "steps": progress.steps,
     });
@@ -241,6 +266,6 @@ async fn keep_evidence(tx: &mut Tx, progress: &OrderProgress) -> Result<(), Stor
     .bind(progress.now)
     .execute(conn)
     .await
-    .map(|_| ()))
+    .map(|_| true))
     .during("order update")
 }

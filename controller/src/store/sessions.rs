@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use super::{
     DeviceState, IdRow, Store, StoreError,
-    devices::suspect_clone,
     engine::{Tx, bulk, bulk_sql, on, within},
     error::During as _,
     from_json, json_text,
+    renewal::suspect_clone,
 };
 
 /// No device comes near it by orders alone. More would be a fault or an attempt to leave no number for the next lease.

@@ -42,11 +42,11 @@ pub struct VerificationMade {
 }
 
 const EVIDENCE: [&str; 2] = bulk_sql!(
-    "SELECT p.incident_id, o.epoch, o.seq, o.operation, o.result, o.code, o.raw_code, o.source, o.occurred_at, \
+    "SELECT i.id AS incident_id, o.epoch, o.seq, o.operation, o.result, o.code, o.raw_code, o.source, o.occurred_at, \
      o.update_ref FROM "
-    [id: uuid, device_id: uuid, epoch: bigint, seq: bigint]
-    " JOIN positions p ON p.device_id = r.device_id AND (p.epoch, p.seq) > (r.epoch, r.seq) AND p.incident_id = r.id \
-     JOIN outcomes o ON o.id = p.outcome_id ORDER BY o.epoch, o.seq"
+    [id: uuid, epoch: bigint, seq: bigint]
+    " JOIN incidents i ON i.id = r.id JOIN outcomes o ON o.id = i.evidence_id \
+     WHERE (i.evidence_epoch, i.evidence_seq) > (r.epoch, r.seq)"
 );
 
 const KEEP: [&str; 2] = bulk_sql!(
@@ -102,18 +102,12 @@ impl Store {
         }
         let since: Vec<_> = rows
             .iter()
-            .map(|row| Since {
-                id: row.id,
-                device_id: row.device_id,
-                epoch: row.begin_epoch.unwrap_or(0),
-                seq: row.begin_seq.unwrap_or(0),
-            })
+            .map(|row| Since { id: row.id, epoch: row.begin_epoch.unwrap_or(0), seq: row.begin_seq.unwrap_or(0) })
             .collect();
         let outcomes: Vec<RawEvidence> = bulk_read!(self.db, EVIDENCE, &since, operation)?;
         rows.into_iter()
             .map(|row| {
-                // Ordered by position: the last is the newest.
-                let newest = outcomes.iter().rfind(|outcome| outcome.incident_id == row.id);
+                let newest = outcomes.iter().find(|outcome| outcome.incident_id == row.id);
                 let begun = row.begin_epoch.zip(row.begin_seq).map(|(epoch, seq)| Position { epoch, seq });
                 Ok(Verifying {
                     incident: IncidentId(row.id),
@@ -235,7 +229,6 @@ fn change(actor: &Actor, it: &VerificationMade, verdict: &str, now: DateTime<Utc
 #[derive(Serialize)]
 struct Since {
     id: Uuid,
-    device_id: Uuid,
     epoch: i64,
     seq: i64,
 }

@@ -96,7 +96,7 @@ async fn a_decision_on_an_old_picture_is_not_applied(world: World) {
 async fn the_same_wait_is_written_once(world: World) {
     let (_, incident) = world.failing().await;
     let decisions = async || {
-        let story = world.store.incident_timeline(incident).await.expect("a timeline");
+        let story = world.store.incident_timeline(incident).await.expect("a timeline").moments;
         story.iter().filter(|moment| matches!(moment.what, MomentKind::Decision { .. })).count()
     };
     let mut at = world.now;
@@ -201,7 +201,7 @@ async fn what_people_have_has_a_deadline_that_is_served(world: World) {
         assert_eq!(row().await.due_at, Some(world.now + waits + REMINDER), "{next:?}");
         assert_eq!(world.store.people_remind(world.now + waits).await.expect("a pass"), 0, "once: {next:?}");
         let wanted = if n == 1 { "still_exhausted" } else { "handover_expired" };
-        let story = world.store.incident_timeline(incident).await.expect("a timeline");
+        let story = world.store.incident_timeline(incident).await.expect("a timeline").moments;
         let told = story.iter().any(|it| matches!(&it.what, MomentKind::Event { name, .. } if name == wanted));
         assert!(told, "{next:?}: no {wanted}");
         // Nothing more is told of what has ended.

@@ -108,9 +108,17 @@ async fn what_comes_with_a_stale_fence_is_evidence(world: World) {
     assert!(world.finish(&leased, OrderPhase::Succeeded, world.now).await, "said twice");
     assert!(!world.finish(&leased, OrderPhase::Failed, world.now).await, "it has ended otherwise");
     assert_eq!(state(&world, order).await, State::Succeeded);
-    let story = world.store.incident_timeline(incident).await.expect("a timeline");
+    let story = world.store.incident_timeline(incident).await.expect("a timeline").moments;
     let kept = story.iter().filter(|it| matches!(&it.what, MomentKind::Event { name, .. } if name == "order_evidence"));
     assert_eq!(kept.count(), 2);
+    // However often it is said, only so much of it is kept.
+    for _ in 0..110 {
+        assert!(!world.finish(&leased, OrderPhase::Failed, world.now).await);
+    }
+    let rows = world.number("SELECT COUNT(*) FROM order_evidence WHERE order_id = $1", order.0).await;
+    assert_eq!(rows, 100);
+    let events = "SELECT COUNT(*) FROM events WHERE order_id = $1 AND kind = 'order_evidence'";
+    assert_eq!(world.number(events, order.0).await, 100);
     let unknown = progress(device, OrderId(uuid::Uuid::new_v4()), Fence(1), OrderPhase::Failed, world.now);
     assert!(matches!(world.store.order_update(unknown).await, Err(StoreError::NotFound { .. })));
 }
@@ -170,6 +178,62 @@ async fn steps_keep_their_newest_state(world: World) {
     assert_eq!(newest, [(0, StepState::Done, "b"), (1, StepState::Done, "d")]);
 }
 
+async fn every_change_of_an_order_has_its_event(world: World) {
+    let names = async |incident, from: usize| {
+        let story = world.store.incident_timeline(incident).await.expect("a timeline").moments;
+        let names = story.into_iter().filter_map(|it| match it.what {
+            MomentKind::Event { name, actor_kind, .. } => Some(format!("{name} {actor_kind}")),
+            _ => None,
+        });
+        names.skip(from).collect::<Vec<_>>()
+    };
+    let (device, incident) = world.failing().await;
+    let order = world.order(incident, Action::RepairImage, world.now).await;
+    let leased = world.begin(order, 1, world.now).await;
+    assert_eq!(names(incident, 2).await, ["order_leased loop", "order_begun device"]);
+    let tell = async |phase| assert!(world.finish(&leased, phase, world.now).await);
+    tell(OrderPhase::Running).await;
+    tell(OrderPhase::AwaitingReboot).await;
+    tell(OrderPhase::AwaitingReboot).await;
+    tell(OrderPhase::Running).await;
+    tell(OrderPhase::AwaitingReboot).await;
+    world.store.order_begin(begin(&leased, order, 1, world.now)).await.expect("it goes on after the restart");
+    world.store.order_begin(begin(&leased, order, 1, world.now)).await.expect("its lease is renewed");
+    let around = ["order_awaits_reboot device", "order_resumed device"];
+    assert_eq!(names(incident, 4).await, [around, around].concat(), "what is said twice changes nothing");
+    tell(OrderPhase::AwaitingReboot).await;
+    // It finds straight after the restart that this PC cannot do it.
+    tell(OrderPhase::Unavailable).await;
+    assert_eq!(names(incident, 8).await, [&around[..], &["order_ended device"]].concat());
+    assert_eq!(world.due_of(incident, world.now).await.device, device);
+}
+
+async fn one_restart_is_owed_for_every_update_it_ends(world: World) {
+    let device = world.device().await;
+    let mut incidents = Vec::new();
+    for n in 1..=2 {
+        world.report(device, vec![(n, failure(u32::try_from(n).expect("small"), world.now))]).await;
+        let due = world.due(world.now).await;
+        let incident = due.iter().find(|it| it.device == device).expect("due").case.incident;
+        let order = world.order(incident, Action::Retry, world.now).await;
+        let leased = world.begin(order, n, world.now).await;
+        world.finish(&leased, OrderPhase::Succeeded, world.now).await;
+        incidents.push(incident);
+    }
+    let mut replaces_both = outcome(9, OutcomeResult::PendingReboot, 0, world.now + seconds(60));
+    replaces_both.update.supersedes = (1..=2).filter_map(|n| super::world::update(n).update_id).collect();
+    world.report(device, vec![(3, replaces_both.clone())]).await;
+    let waiting = verifying(&world, world.now).await;
+    for incident in incidents {
+        let it = waiting.iter().find(|it| it.incident == incident).expect("it verifies");
+        assert_eq!(it.evidence.as_ref(), Some(&replaces_both));
+        assert_eq!(it.evidence_position.map(|at| at.seq), Some(3));
+        let story = world.store.incident_timeline(incident).await.expect("a timeline").moments;
+        let told = |it: &&fleetmend_controller::store::Moment| matches!(&it.what, MomentKind::Outcome { outcome, .. } if *outcome == replaces_both);
+        assert_eq!(story.iter().filter(told).count(), 1);
+    }
+}
+
 async fn refused_and_unavailable_go_back_to_the_ladder(world: World) {
     for phase in [OrderPhase::Refused, OrderPhase::Unavailable] {
         let (device, incident) = world.failing().await;
@@ -221,7 +285,7 @@ async fn the_climb_goes_on_after_proof_of_failure(world: World) {
     let row = world.store.incident_get(incident).await.expect("a look-up").expect("the incident");
     assert_eq!((row.state, row.fixed_by.map(u8::from)), (StateName::Resolved, Some(2)));
     assert_eq!(world.store.summary().await.expect("a summary").escalations, 1);
-    let story = world.store.incident_timeline(incident).await.expect("a timeline");
+    let story = world.store.incident_timeline(incident).await.expect("a timeline").moments;
     assert!(story.windows(2).all(|pair| pair[0].at <= pair[1].at));
     let count = |wanted: fn(&MomentKind) -> bool| story.iter().filter(|it| wanted(&it.what)).count();
     assert_eq!(count(|it| matches!(it, MomentKind::Outcome { .. })), 3);
@@ -282,6 +346,8 @@ on_both!(
     what_comes_with_a_stale_fence_is_evidence,
     a_quarantined_device_gets_and_begins_only_what_changes_nothing_lasting,
     steps_keep_their_newest_state,
+    every_change_of_an_order_has_its_event,
+    one_restart_is_owed_for_every_update_it_ends,
     refused_and_unavailable_go_back_to_the_ladder,
     the_climb_goes_on_after_proof_of_failure,
     silence_until_the_deadline_is_a_verdict,

@@ -3,10 +3,12 @@
 use chrono::TimeDelta;
 use fleetmend_controller::store::{DeviceReport, IncidentFilter, MomentKind, PageRequest, ReportRecorded, StoreError};
 use fleetmend_domain::{incident::StateName, order};
-use fleetmend_proto::{Action, DeviceId, HResult, OutcomeResult, Position, UpdateKind, order::OrderPhase};
+use fleetmend_proto::{
+    Action, DeviceId, HResult, OutcomeResult, Position, UpdateKind, condition::DeviceRole, order::OrderPhase,
+};
 use uuid::Uuid;
 
-use super::world::{World, failure, outcome, seconds, success};
+use super::world::{World, condition, failure, outcome, seconds, success};
 
 async fn outcomes(world: &World) -> i64 {
     world.store.summary().await.expect("a summary").outcomes
@@ -70,7 +72,7 @@ async fn titles_and_times_come_back_as_they_were(world: World) {
     odd.update.title = "Kumulatives Update für Windows – 累積更新 🪟 \"quoted\" \\ back'slash".to_owned();
     odd.update.supersedes = vec![Uuid::from_u128(77)];
     odd.raw_code = HResult(0x8024_200B);
-    let received = world.now + TimeDelta::microseconds(1);
+    let received = world.now + TimeDelta::microseconds(123_457);
     world.report_at(device, vec![(1, odd.clone())], received).await;
     let list = world.store.incident_list(&IncidentFilter::default(), &PageRequest::default()).await.expect("a list");
     let incident = &list.items[0];
@@ -78,7 +80,7 @@ async fn titles_and_times_come_back_as_they_were(world: World) {
     assert_eq!(incident.last_failed_at, odd.occurred_at);
     assert_eq!(incident.opened_at, received);
     assert_eq!((incident.code, incident.raw_code), (odd.code, odd.raw_code));
-    let story = world.store.incident_timeline(incident.id).await.expect("a timeline");
+    let story = world.store.incident_timeline(incident.id).await.expect("a timeline").moments;
     let told = story.iter().find_map(|moment| {
         if let MomentKind::Outcome { position, outcome } = &moment.what {
             return Some((*position, outcome.clone()));
@@ -110,8 +112,9 @@ async fn one_failure_opens_the_next_ones_join(world: World) {
     world.report(device, vec![(1, failure(1, world.now))]).await;
     let newer = outcome(1, OutcomeResult::Failed, 0x8007_0002, world.now + seconds(60));
     let older = outcome(1, OutcomeResult::Failed, 0x8007_0005, world.now - seconds(60));
-    world.report(device, vec![(2, newer), (3, older)]).await;
-    let due = world.due(world.now).await;
+    let later = world.now + seconds(60);
+    world.report_at(device, vec![(2, newer), (3, older)], later).await;
+    let due = world.due(later).await;
     assert_eq!(due.len(), 1);
     assert_eq!(due[0].case.failures, 3);
     assert_eq!(due[0].case.code, HResult(0x8007_0002), "the newest failure gives the code");
@@ -155,6 +158,86 @@ async fn a_failure_that_arrives_after_its_cure_opens_nothing(world: World) {
     assert!(world.due(world.now).await.is_empty());
     world.report(device, vec![(5, failure(1, world.now + seconds(60)))]).await;
     assert_eq!(world.due(world.now).await.len(), 1);
+}
+
+async fn a_clock_that_ran_ahead_hides_no_success(world: World) {
+    let state = async |incident| world.store.incident_get(incident).await.expect("a look-up").expect("it").state;
+    // Told at once; then the clock is set, and the update installs.
+    let device = world.device().await;
+    world.report(device, vec![(1, failure(1, world.now + TimeDelta::hours(10)))]).await;
+    let incident = world.due(world.now).await[0].case.incident;
+    let row = world.store.incident_get(incident).await.expect("a look-up").expect("it");
+    assert_eq!(row.last_failed_at, world.now, "no failure is younger than its report");
+    let later = world.now + TimeDelta::minutes(10);
+    world.report_at(device, vec![(2, success(1, later))], later).await;
+    assert_eq!(state(incident).await, StateName::Resolved);
+    // All in one report, after the clock was set.
+    let device = world.device().await;
+    let ahead = failure(1, later + TimeDelta::hours(10));
+    let sent = vec![(1, ahead), (2, success(1, later - TimeDelta::minutes(5)))];
+    world.report_at(device, sent, later).await;
+    assert!(world.due(later).await.iter().all(|it| it.device != device));
+    // A success of the wrong clock hides no failure that comes after it.
+    let device = world.device().await;
+    world.report(device, vec![(1, success(2, world.now + TimeDelta::hours(20)))]).await;
+    world.report_at(device, vec![(2, failure(2, later))], later).await;
+    assert_eq!(world.due(later).await.iter().filter(|it| it.device == device).count(), 1);
+}
+
+async fn only_the_newest_successes_of_a_device_are_looked_at(world: World) {
+    let device = world.device().await;
+    let at = |n: i64| world.now - TimeDelta::hours(10) + seconds(n);
+    let many =
+        |from: i64, update: u32, count: i64| (from..from + count).map(move |n| (n, success(update, at(n)))).collect();
+    world.report(device, vec![(1, success(1, at(1)))]).await;
+    world.report(device, many(2, 2, 999)).await;
+    let late = || failure(1, at(0));
+    world.report(device, vec![(1_001, late())]).await;
+    assert!(world.due(world.now).await.is_empty(), "it was cured since: among the newest 1,000");
+    world.report(device, many(1_002, 2, 1)).await;
+    world.report(device, vec![(1_003, late())]).await;
+    assert_eq!(world.due(world.now).await.len(), 1);
+}
+
+async fn a_timeline_says_when_it_does_not_hold_everything(world: World) {
+    let device = world.device().await;
+    let failures = (1..=500).map(|n| (n, failure(1, world.now + seconds(n)))).collect();
+    world.report(device, failures).await;
+    let incident = world.due(world.now).await[0].case.incident;
+    let whole = world.store.incident_timeline(incident).await.expect("a story");
+    assert!(!whole.truncated);
+    world.report(device, vec![(501, failure(1, world.now + seconds(501)))]).await;
+    let cut = world.store.incident_timeline(incident).await.expect("a story");
+    assert!(cut.truncated);
+    let seqs: Vec<_> = cut
+        .moments
+        .iter()
+        .filter_map(|it| if let MomentKind::Outcome { position, .. } = it.what { Some(position.seq) } else { None })
+        .collect();
+    assert_eq!(seqs, (2..=501).collect::<Vec<_>>(), "the newest, in order");
+}
+
+async fn what_a_device_becomes_is_an_event(world: World) {
+    let device = world.device().await;
+    let tell = async |role, reboot: bool| {
+        let mut condition = condition(world.now);
+        condition.role = role;
+        if !reboot {
+            condition.reboot_pending.clear();
+        }
+        let report =
+            DeviceReport { device, epoch: 1, outcomes: Vec::new(), condition: Some(condition), received_at: world.now };
+        world.store.reports_record(&[report]).await.expect("recorded");
+        let events = "SELECT COUNT(*) FROM events WHERE device_id = $1 AND kind = 'condition_recorded'";
+        world.number(events, device.0).await
+    };
+    let first = tell(DeviceRole::Workstation, false).await;
+    assert_eq!(tell(DeviceRole::Workstation, false).await, first);
+    assert_eq!(tell(DeviceRole::Kiosk, false).await, first + 1);
+    assert_eq!(tell(DeviceRole::Kiosk, false).await, first + 1);
+    let changed = "SELECT COUNT(*) FROM events WHERE device_id = $1 AND kind = 'condition_recorded' AND data = \
+                   '{\"role\":{\"from\":\"workstation\",\"to\":\"kiosk\"}}'";
+    assert_eq!(world.number(changed, device.0).await, 1);
 }
 
 async fn the_order_that_ran_gets_the_credit(world: World) {
@@ -215,6 +298,10 @@ on_both!(
     a_success_closes_from_anywhere_and_cancels_what_waits,
     a_replacing_update_closes_too,
     a_failure_that_arrives_after_its_cure_opens_nothing,
+    a_clock_that_ran_ahead_hides_no_success,
+    only_the_newest_successes_of_a_device_are_looked_at,
+    a_timeline_says_when_it_does_not_hold_everything,
+    what_a_device_becomes_is_an_event,
     the_order_that_ran_gets_the_credit,
     opened_and_closed_in_one_batch,
     a_driver_offer_that_keeps_coming_back_is_counted,

@@ -10,9 +10,10 @@ use fleetmend_domain::{
     policy::Policy,
 };
 use fleetmend_proto::{
-    Action, DeviceId, Fence, FleetId, HResult, IncidentId, Kb, Operation, OrderId, Outcome, OutcomeResult, Position,
-    Source, UpdateKind, UpdateRef,
+    Action, Condition, DeviceId, Fence, FleetId, HResult, IncidentId, Kb, Operation, OrderId, Outcome, OutcomeResult,
+    Position, Source, UpdateKind, UpdateRef,
     clock::wall_now,
+    condition::{Architecture, DeviceRole, ProductType, UpdateAuthority},
     order::{OrderKey, OrderPhase},
 };
 use fleetmend_tests::postgres::shared_url;
@@ -170,6 +171,17 @@ impl World {
         }
     }
 
+    /// One number that a query past the store gives for an id.
+    pub async fn number(&self, sql: &'static str, id: Uuid) -> i64 {
+        if self.url.starts_with("sqlite") {
+            let pool = sqlx::SqlitePool::connect(&self.url).await.expect("the database");
+            sqlx::query_scalar(sql).bind(id).fetch_one(&pool).await.expect("a number")
+        } else {
+            let pool = sqlx::PgPool::connect(&self.url).await.expect("the database");
+            sqlx::query_scalar(sql).bind(id).fetch_one(&pool).await.expect("a number")
+        }
+    }
+
     /// Runs a call while another process holds a row with a statement that it commits once the call has had time to
     /// come to it.
     pub async fn while_locked<T: Send + 'static>(
@@ -287,4 +299,34 @@ pub fn success(n: u32, at: DateTime<Utc>) -> Outcome {
 
 pub fn seconds(count: i64) -> TimeDelta {
     TimeDelta::seconds(count)
+}
+
+/// What a device says of itself.
+pub fn condition(at: DateTime<Utc>) -> Condition {
+    Condition {
+        collected_at: at,
+        computer_name: "PC-1".to_owned(),
+        serial: "S1".to_owned(),
+        smbios_uuid: None,
+        ek_hash: None,
+        os_build: 26100,
+        ubr: 1742,
+        display_version: "24H2".to_owned(),
+        edition: "Professional".to_owned(),
+        manufacturer: "Contoso".to_owned(),
+        model: "Model 5".to_owned(),
+        architecture: Architecture::X64,
+        product_type: ProductType::Client,
+        time_zone: "Europe/Berlin".to_owned(),
+        utc_offset_minutes: 60,
+        update_authority: UpdateAuthority::WindowsUpdate,
+        role: DeviceRole::Workstation,
+        reboot_pending: vec!["updates".to_owned()],
+        system_free_bytes: 100 << 30,
+        on_ac_power: true,
+        battery_percent: None,
+        agent_version: "0.1.0".to_owned(),
+        unavailable_sources: Vec::new(),
+        reset_feature: false,
+    }
 }

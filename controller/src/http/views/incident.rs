@@ -70,4 +70,7 @@ pub struct IncidentDetail {
     pub advice: String,
     /// In order of time.
     pub timeline: Vec<Moment>,
+    /// Older moments were left out of the timeline: it holds the newest 500 of each kind.
+    #[serde(default)]
+    pub truncated: bool,
 }

@@ -1,7 +1,10 @@
 //! What the new outcomes of a batch do to incidents: opened, joined, evidenced, closed. One read of the devices' open
 //! incidents, then everything in memory, then one statement a kind of change.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
 
 use chrono::{DateTime, Utc};
 use fleetmend_domain::{
@@ -29,25 +32,38 @@ use crate::store::{
 /// What matching and counting need of an incident. The rest is written only when it ends, and follows from that.
 const OPEN: [&str; 2] = bulk_sql!(
     "SELECT i.id, i.device_id, i.update_id, i.kb, i.state, i.tier, i.reason, i.code, i.raw_code, i.last_failed_at, \
-     i.failures, i.due_at, i.generation FROM "
+     i.failures, i.evidence_id, i.evidence_epoch, i.evidence_seq, i.due_at, i.generation FROM "
     [id: uuid] " JOIN incidents i ON i.device_id = r.id WHERE i.closed_at IS NULL"
 );
 
 const INSERT: [&str; 2] = bulk_sql!(
     "INSERT INTO incidents (id, device_id, update_id, revision, kb, title, kind, update_ref, state, code, raw_code, \
-     opened_at, last_failed_at, failures, due_at, generation) \
+     opened_at, last_failed_at, failures, evidence_id, evidence_epoch, evidence_seq, due_at, generation) \
      SELECT r.id, r.device_id, r.update_id, r.revision, r.kb, r.title, r.kind, r.update_ref, 'open', r.code, \
-     r.raw_code, r.opened_at, r.last_failed_at, r.failures, r.due_at, 1 FROM "
+     r.raw_code, r.opened_at, r.last_failed_at, r.failures, r.evidence_id, r.evidence_epoch, r.evidence_seq, r.due_at, \
+     1 FROM "
     [id: uuid, device_id: uuid, update_id: uuid, revision: bigint, kb: text, title: text, kind: text, update_ref: text,
      code: text, raw_code: text, opened_at: timestamptz, last_failed_at: timestamptz, failures: bigint,
-     due_at: timestamptz]
+     evidence_id: uuid, evidence_epoch: bigint, evidence_seq: bigint, due_at: timestamptz]
     ""
 );
 
-const INSTALLED: [&str; 2] = bulk_sql!(
-    "SELECT o.device_id, o.occurred_at, o.update_ref FROM " [device_id: uuid, at: timestamptz]
-    " JOIN positions p ON p.device_id = r.device_id AND p.installed_at > r.at JOIN outcomes o ON o.id = p.outcome_id"
-);
+/// The newest 1,000 successes of each device: a device with more of them since one failure is not believed to the end.
+const INSTALLED: [&str; 2] = {
+    let [sqlite, _] = bulk_sql!(
+        "SELECT o.device_id, p.installed_at, o.update_ref FROM " [device_id: uuid, at: timestamptz]
+        " JOIN outcomes o ON o.id IN (SELECT q.outcome_id FROM positions q WHERE q.device_id = r.device_id \
+         AND q.installed_at > r.at ORDER BY q.installed_at DESC LIMIT 1000) \
+         JOIN positions p ON p.device_id = o.device_id AND p.epoch = o.epoch AND p.seq = o.seq"
+    );
+    let [_, postgres] = bulk_sql!(
+        "SELECT p.device_id, p.installed_at, o.update_ref FROM " [device_id: uuid, at: timestamptz]
+        " CROSS JOIN LATERAL (SELECT q.device_id, q.outcome_id, q.installed_at FROM positions q \
+         WHERE q.device_id = r.device_id AND q.installed_at > r.at ORDER BY q.installed_at DESC LIMIT 1000) AS p \
+         JOIN outcomes o ON o.id = p.outcome_id"
+    );
+    [sqlite, postgres]
+};
 
 #[derive(Serialize)]
 struct SinceRow {
@@ -59,15 +75,19 @@ struct SinceRow {
 /// indexed columns alone.
 const COUNT: [&str; 2] = bulk_sql!(
     "UPDATE incidents SET raw_code = r.raw_code, last_failed_at = r.last_failed_at, failures = r.failures, \
+     evidence_id = r.evidence_id, evidence_epoch = r.evidence_epoch, evidence_seq = r.evidence_seq, \
      generation = incidents.generation + 1 FROM "
-    [id: uuid, raw_code: text, last_failed_at: timestamptz, failures: bigint]
+    [id: uuid, raw_code: text, last_failed_at: timestamptz, failures: bigint, evidence_id: uuid, evidence_epoch: bigint,
+     evidence_seq: bigint]
     " WHERE incidents.id = r.id"
 );
 
 const TOUCH: [&str; 2] = bulk_sql!(
     "UPDATE incidents SET code = r.code, raw_code = r.raw_code, last_failed_at = r.last_failed_at, \
-     failures = r.failures, due_at = r.due_at, generation = incidents.generation + 1 FROM "
-    [id: uuid, code: text, raw_code: text, last_failed_at: timestamptz, failures: bigint, due_at: timestamptz]
+     failures = r.failures, evidence_id = r.evidence_id, evidence_epoch = r.evidence_epoch, \
+     evidence_seq = r.evidence_seq, due_at = r.due_at, generation = incidents.generation + 1 FROM "
+    [id: uuid, code: text, raw_code: text, last_failed_at: timestamptz, failures: bigint, evidence_id: uuid,
+     evidence_epoch: bigint, evidence_seq: bigint, due_at: timestamptz]
     " WHERE incidents.id = r.id"
 );
 
@@ -77,7 +97,29 @@ struct Candidate {
     key: UpdateRef,
     /// `Some` = opened by this batch; holds the update with its title.
     opened: Option<(UpdateRef, DateTime<Utc>)>,
+    evidence: Evidence,
     change: Change,
+}
+
+/// The newest outcome that says something of an incident.
+#[derive(Clone, Copy)]
+struct Evidence {
+    epoch: i64,
+    seq: i64,
+    id: Uuid,
+}
+
+impl Evidence {
+    const fn of(it: &Fresh<'_>) -> Self {
+        Self { epoch: it.epoch, seq: it.seq, id: it.id }
+    }
+
+    /// Newer by position, whatever arrives when.
+    fn add(&mut self, it: &Fresh<'_>) {
+        if (it.epoch, it.seq) > (self.epoch, self.seq) {
+            *self = Self::of(it);
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -109,7 +151,7 @@ pub(super) async fn match_all(tx: &mut Tx, fresh: &mut [Fresh<'_>]) -> Result<Ve
         let installs = installed.entry(it.device.0).or_default();
         apply(it, devices.entry(it.device.0).or_default(), installs);
         if is_install(it.outcome) {
-            installs.push((it.outcome.update.clone(), it.outcome.occurred_at));
+            installs.push((it.outcome.update.clone(), it.at));
         }
     }
     let changed: Vec<_> = devices.into_values().flatten().filter(|it| it.change != Change::None).collect();
@@ -138,8 +180,8 @@ async fn installed_since(
         if open.iter().any(|candidate| candidate.key.is_same(&it.outcome.update)) {
             continue;
         }
-        let at = since.entry(it.device.0).or_insert(it.outcome.occurred_at);
-        *at = it.outcome.occurred_at.min(*at);
+        let at = since.entry(it.device.0).or_insert(it.at);
+        *at = it.at.min(*at);
     }
     if since.is_empty() {
         return Ok(Installed::new());
@@ -175,7 +217,12 @@ fn apply(it: &mut Fresh<'_>, candidates: &mut Vec<Candidate>, installed: &[(Upda
             last_failed_at: candidate.live.last_failed_at,
         })
         .collect();
-    let matched = matching::judge(it.outcome, &known, installed_at);
+    let dated = if it.at == it.outcome.occurred_at {
+        Cow::Borrowed(it.outcome)
+    } else {
+        Cow::Owned(Outcome { occurred_at: it.at, ..it.outcome.clone() })
+    };
+    let matched = matching::judge(&dated, &known, installed_at);
     match matched {
         Match::Ignore(_) => {}
         Match::Open => {
@@ -186,6 +233,7 @@ fn apply(it: &mut Fresh<'_>, candidates: &mut Vec<Candidate>, installed: &[(Upda
         Match::Join { incident, .. } => {
             for candidate in of(candidates, &[incident]) {
                 it.incident = Some(candidate.live.id);
+                candidate.evidence.add(it);
                 let touched = join(&mut candidate.live, it) || candidate.change == Change::Touched;
                 candidate.change = if touched { Change::Touched } else { Change::Counted };
             }
@@ -193,6 +241,7 @@ fn apply(it: &mut Fresh<'_>, candidates: &mut Vec<Candidate>, installed: &[(Upda
         Match::RebootOwed { incidents } => {
             for candidate in of(candidates, &incidents) {
                 it.incident = it.incident.or(Some(candidate.live.id));
+                candidate.evidence.add(it);
                 let touched = wake(&mut candidate.live, it.received_at) || candidate.change == Change::Touched;
                 candidate.change = if touched { Change::Touched } else { Change::Counted };
             }
@@ -220,7 +269,7 @@ fn open_new(it: &Fresh<'_>) -> Candidate {
         state: State::Open,
         code: outcome.code,
         raw_code: outcome.raw_code,
-        last_failed_at: outcome.occurred_at,
+        last_failed_at: it.at,
         failures: 1,
         due_at: Some(it.received_at),
         deadline_at: None,
@@ -231,15 +280,16 @@ fn open_new(it: &Fresh<'_>) -> Candidate {
     };
     let mut key = outcome.update.clone();
     key.supersedes.clear();
-    Candidate { live, key, opened: Some((outcome.update.clone(), it.received_at)), change: Change::Touched }
+    let opened = Some((outcome.update.clone(), it.received_at));
+    Candidate { live, key, opened, evidence: Evidence::of(it), change: Change::Touched }
 }
 
 /// One more failure. The newest one in Windows' own time gives the code. `true` = more than the count changed.
 fn join(live: &mut Live, it: &Fresh<'_>) -> bool {
     let before = live.code;
     live.failures += 1;
-    if it.outcome.occurred_at >= live.last_failed_at {
-        live.last_failed_at = it.outcome.occurred_at;
+    if it.at >= live.last_failed_at {
+        live.last_failed_at = it.at;
         live.code = it.outcome.code;
         live.raw_code = it.outcome.raw_code;
     }
@@ -272,16 +322,16 @@ async fn write(tx: &mut Tx, changed: Vec<Candidate>) -> Result<Vec<Event>, Store
     let mut counted = Vec::new();
     let mut touched = Vec::new();
     let mut closed = Vec::new();
-    for Candidate { live, opened: new, change, .. } in changed {
+    for Candidate { live, opened: new, evidence, change, .. } in changed {
         if let Some((update, at)) = new {
             let data = serde_json::json!({ "code": live.code, "update": update.title });
             let event = Event::new(&Actor::Device(live.device()), "incident_opened", at);
             log.push(event.device(live.device()).incident(live.incident()).data(&data));
-            opened.push(NewRow::of(&live, update, at)?);
+            opened.push(NewRow::of(&live, evidence, update, at)?);
         } else {
             match change {
-                Change::Counted => counted.push(TouchedRow::of(&live)),
-                Change::Touched => touched.push(TouchedRow::of(&live)),
+                Change::Counted => counted.push(TouchedRow::of(&live, evidence)),
+                Change::Touched => touched.push(TouchedRow::of(&live, evidence)),
                 Change::None | Change::Closed { .. } => {}
             }
         }
@@ -378,6 +428,9 @@ struct Row {
     raw_code: String,
     last_failed_at: DateTime<Utc>,
     failures: i64,
+    evidence_id: Uuid,
+    evidence_epoch: i64,
+    evidence_seq: i64,
     due_at: Option<DateTime<Utc>>,
     generation: i64,
 }
@@ -400,7 +453,8 @@ impl Row {
             generation: self.generation,
         };
         let key = incidents::update_key(self.update_id, self.kb.as_deref())?;
-        Ok(Candidate { live, key, opened: None, change: Change::None })
+        let evidence = Evidence { epoch: self.evidence_epoch, seq: self.evidence_seq, id: self.evidence_id };
+        Ok(Candidate { live, key, opened: None, evidence, change: Change::None })
     }
 }
 
@@ -419,11 +473,14 @@ struct NewRow {
     opened_at: DateTime<Utc>,
     last_failed_at: DateTime<Utc>,
     failures: i64,
+    evidence_id: Uuid,
+    evidence_epoch: i64,
+    evidence_seq: i64,
     due_at: Option<DateTime<Utc>>,
 }
 
 impl NewRow {
-    fn of(live: &Live, update: UpdateRef, opened_at: DateTime<Utc>) -> Result<Self, StoreError> {
+    fn of(live: &Live, evidence: Evidence, update: UpdateRef, opened_at: DateTime<Utc>) -> Result<Self, StoreError> {
         Ok(Self {
             id: live.id,
             device_id: live.device_id,
@@ -438,6 +495,9 @@ impl NewRow {
             opened_at,
             last_failed_at: live.last_failed_at,
             failures: live.failures,
+            evidence_id: evidence.id,
+            evidence_epoch: evidence.epoch,
+            evidence_seq: evidence.seq,
             due_at: live.due_at,
         })
     }
@@ -450,17 +510,23 @@ struct TouchedRow {
     raw_code: HResult,
     last_failed_at: DateTime<Utc>,
     failures: i64,
+    evidence_id: Uuid,
+    evidence_epoch: i64,
+    evidence_seq: i64,
     due_at: Option<DateTime<Utc>>,
 }
 
 impl TouchedRow {
-    const fn of(live: &Live) -> Self {
+    const fn of(live: &Live, evidence: Evidence) -> Self {
         Self {
             id: live.id,
             code: live.code,
             raw_code: live.raw_code,
             last_failed_at: live.last_failed_at,
             failures: live.failures,
+            evidence_id: evidence.id,
+            evidence_epoch: evidence.epoch,
+            evidence_seq: evidence.seq,
             due_at: live.due_at,
         }
     }

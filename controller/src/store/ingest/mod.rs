@@ -52,6 +52,8 @@ struct Fresh<'a> {
     /// Of the content, to tell a rolled-back machine from a repeated message.
     hash: i64,
     outcome: &'a Outcome,
+    /// When it happened, as far as the device's clock can be believed.
+    at: DateTime<Utc>,
     /// The update as JSON.
     update: String,
     received_at: DateTime<Utc>,
@@ -96,7 +98,7 @@ impl Store {
             return Ok(None); // dropping the transaction takes it back
         }
         rows::insert_outcomes(&mut tx, &fresh).await?;
-        rows::insert_conditions(&mut tx, reports, &recorded).await?;
+        log.extend(rows::insert_conditions(&mut tx, reports, &recorded).await?);
         log.extend(recorded_events(reports, &recorded));
         events::append(&mut tx, &log).await?;
         tx.commit().await.during(operation)?;

@@ -2,19 +2,23 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
-use fleetmend_proto::{Operation, Outcome, OutcomeResult};
+use chrono::{DateTime, TimeDelta, Utc};
+use fleetmend_proto::{DeviceId, Operation, Outcome, OutcomeResult};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::{DeviceReport, Fresh, ReportRecorded};
 use crate::store::{
-    StoreError,
+    Actor, StoreError,
     engine::{Tx, bulk, bulk_fetch, bulk_insert, bulk_sql},
     error::During as _,
+    events::Event,
     json_text, new_id,
 };
+
+/// How far ahead of the controller a record may be.
+const CLOCK_AHEAD: TimeDelta = TimeDelta::hours(24);
 
 const KNOWN: [&str; 2] = bulk_sql!(
     "SELECT p.device_id, p.epoch, p.seq, p.payload_hash FROM "
@@ -43,7 +47,7 @@ const SUMMARISE: [&str; 2] = bulk_sql!(
 pub(super) fn outcomes(reports: &[DeviceReport]) -> Result<Vec<Fresh<'_>>, StoreError> {
     let mut all = Vec::with_capacity(reports.iter().map(|report| report.outcomes.len()).sum());
     for (index, report) in reports.iter().enumerate() {
-        for (seq, outcome) in &report.outcomes {
+        for (place, (seq, outcome)) in report.outcomes.iter().enumerate() {
             let update = json_text(&outcome.update)?;
             all.push(Fresh {
                 id: new_id(),
@@ -53,6 +57,7 @@ pub(super) fn outcomes(reports: &[DeviceReport]) -> Result<Vec<Fresh<'_>>, Store
                 seq: *seq,
                 hash: payload_hash(outcome, &update),
                 outcome,
+                at: happened_at(report, place),
                 update,
                 received_at: report.received_at,
                 incident: None,
@@ -60,6 +65,21 @@ pub(super) fn outcomes(reports: &[DeviceReport]) -> Result<Vec<Fresh<'_>>, Store
         }
     }
     Ok(all)
+}
+
+/// When the outcome at `index` of a report happened. A record from after its own arrival was made by a clock that ran
+/// ahead (by [`CLOCK_AHEAD`] at most, or it was rejected): it is no younger than its arrival, nor than the success that
+/// was recorded after it, when the clock had been set. Otherwise it would hide that success.
+fn happened_at(report: &DeviceReport, index: usize) -> DateTime<Utc> {
+    let outcome = &report.outcomes[index].1;
+    if outcome.occurred_at <= report.received_at {
+        return outcome.occurred_at;
+    }
+    let later = report.outcomes[index + 1..].iter().map(|(_, later)| later);
+    let recent = report.received_at - CLOCK_AHEAD..=report.received_at;
+    let cures =
+        later.filter(|it| is_install(it) && recent.contains(&it.occurred_at) && it.update.satisfies(&outcome.update));
+    cures.map(|it| it.occurred_at).min().unwrap_or(report.received_at)
 }
 
 /// Eight bytes of SHA-256 over an outcome: enough to tell a rolled-back machine from a repeated message.
@@ -108,7 +128,7 @@ fn positions(outcomes: &[Fresh<'_>]) -> Vec<PositionRow> {
             payload_hash: it.hash,
             outcome_id: it.id,
             incident_id: it.incident,
-            installed_at: is_install(it.outcome).then_some(it.outcome.occurred_at),
+            installed_at: is_install(it.outcome).then_some(it.at),
         })
         .collect()
 }
@@ -218,12 +238,47 @@ struct SummaryRow<'a> {
     architecture: &'static str,
 }
 
-/// Keeps conditions, and the newest of each device in its own row.
+/// What the ladder knows a device by. A change of it is an event; that it was seen again is not.
+const KNOWN_AS: [&str; 2] = bulk_sql!(
+    "SELECT d.id, d.product_type, d.role, d.authority, d.architecture FROM " [device_id: uuid]
+    " JOIN devices d ON d.id = r.device_id"
+);
+
+/// What of a device's description becomes another one.
+async fn changes(tx: &mut Tx, rows: &[SummaryRow<'_>]) -> Result<Vec<Event>, StoreError> {
+    let before: Vec<(Uuid, String, String, String, String)> = bulk_fetch!(tx, KNOWN_AS, rows, "report")?;
+    let mut log = Vec::new();
+    for row in rows {
+        let Some((_, product_type, role, authority, architecture)) = before.iter().find(|it| it.0 == row.device_id)
+        else {
+            continue;
+        };
+        let now = [
+            ("product_type", product_type, row.product_type),
+            ("role", role, row.role),
+            ("authority", authority, row.authority),
+            ("architecture", architecture, row.architecture),
+        ];
+        let changed: serde_json::Map<_, _> = now
+            .into_iter()
+            .filter(|(_, before, now)| before.as_str() != *now)
+            .map(|(name, before, now)| (name.to_owned(), serde_json::json!({ "from": before, "to": now })))
+            .collect();
+        if !changed.is_empty() {
+            let device = DeviceId(row.device_id);
+            let event = Event::new(&Actor::Device(device), "condition_recorded", row.received_at).device(device);
+            log.push(event.data(&changed.into()));
+        }
+    }
+    Ok(log)
+}
+
+/// Keeps conditions, and the newest of each device in its own row. Gives the events of what changed by it.
 pub(super) async fn insert_conditions(
     tx: &mut Tx,
     reports: &[DeviceReport],
     recorded: &[ReportRecorded],
-) -> Result<(), StoreError> {
+) -> Result<Vec<Event>, StoreError> {
     let mut history = Vec::new();
     let mut newest: HashMap<Uuid, SummaryRow<'_>> = HashMap::new();
     for (report, _) in reports.iter().zip(recorded).filter(|(_, answer)| !answer.new_epoch) {
@@ -252,10 +307,12 @@ pub(super) async fn insert_conditions(
             },
         );
     }
-    if !history.is_empty() {
-        bulk!(tx, INSERT_CONDITIONS, &history, "report")?;
-        let rows: Vec<_> = newest.into_values().collect();
-        bulk!(tx, SUMMARISE, &rows, "report")?;
+    if history.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(())
+    bulk!(tx, INSERT_CONDITIONS, &history, "report")?;
+    let rows: Vec<_> = newest.into_values().collect();
+    let log = changes(tx, &rows).await?;
+    bulk!(tx, SUMMARISE, &rows, "report")?;
+    Ok(log)
 }

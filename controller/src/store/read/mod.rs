@@ -8,5 +8,5 @@ mod timeline;
 
 pub use incidents::IncidentFilter;
 pub use orders::OrderFilter;
-pub use page::{Page, PageRequest};
-pub use timeline::{Moment, MomentKind};
+pub use page::{DEFAULT_LIMIT, MAX_LIMIT, Page, PageRequest};
+pub use timeline::{Moment, MomentKind, Timeline};

@@ -5,15 +5,16 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::store::{StoreError, json_text};
 
-const DEFAULT_LIMIT: u32 = 100;
-const MAX_LIMIT: u32 = 1_000;
+/// Rows of a page unless its request says otherwise, and the most it may say.
+pub const DEFAULT_LIMIT: u32 = 100;
+pub const MAX_LIMIT: u32 = 1_000;
 
 /// Which page.
 #[derive(Clone, Debug, Default)]
 pub struct PageRequest {
     /// `next` of the page before; `None` = the first page.
     pub cursor: Option<String>,
-    /// Rows; `None` = 100, at most 1,000.
+    /// Rows; `None` = [`DEFAULT_LIMIT`], at most [`MAX_LIMIT`].
     pub limit: Option<u32>,
 }
 

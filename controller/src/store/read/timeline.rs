@@ -15,6 +15,18 @@ use crate::store::{
     orders::RawRow as RawOrder, verifications::RawEvidence,
 };
 
+/// Moments of one kind that are told at most: the newest. An incident that is past its deadline or cap has fewer; a
+/// device that says the same for months has not.
+const MOST: i64 = 500;
+
+/// An incident's story in order of time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Timeline {
+    pub moments: Vec<Moment>,
+    /// Older moments were left out.
+    pub truncated: bool,
+}
+
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Moment {
@@ -66,30 +78,45 @@ pub enum MomentKind {
     },
 }
 
+impl Timeline {
+    /// Adds moments of one kind, which come newest first and one more than fit when there are more.
+    fn newest(&mut self, mut moments: Vec<Moment>) {
+        if moments.len() as u64 > MOST.unsigned_abs() {
+            moments.pop();
+            self.truncated = true;
+        }
+        self.moments.extend(moments.into_iter().rev());
+    }
+}
+
 impl Store {
-    /// Everything about an incident in order of time; empty when there is no such incident.
+    /// Everything about an incident in order of time, of each kind at most the newest 500; empty when there is no such
+    /// incident.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn incident_timeline(&self, incident: IncidentId) -> Result<Vec<Moment>, StoreError> {
-        let mut moments = self.outcomes(incident).await?;
-        moments.extend(self.decisions(incident).await?);
-        moments.extend(self.orders_and_steps(incident).await?);
-        moments.extend(self.verifications(incident).await?);
-        moments.extend(self.requests(incident).await?);
-        moments.extend(self.events(incident).await?);
+    pub async fn incident_timeline(&self, incident: IncidentId) -> Result<Timeline, StoreError> {
+        let mut story = Timeline::default();
+        story.newest(self.outcomes(incident).await?);
+        story.newest(self.decisions(incident).await?);
+        story.moments.extend(self.orders_and_steps(incident).await?);
+        story.newest(self.verifications(incident).await?);
+        story.newest(self.requests(incident).await?);
+        story.newest(self.events(incident).await?);
         // Stable: of one instant, causes (outcomes, decisions) come before what they led to.
-        moments.sort_by_key(|moment| moment.at);
-        Ok(moments)
+        story.moments.sort_by_key(|moment| moment.at);
+        Ok(story)
     }
 
     async fn outcomes(&self, incident: IncidentId) -> Result<Vec<Moment>, StoreError> {
         let rows: Vec<RawEvidence> = on!(self.db, pool => sqlx::query_as(
-            "SELECT p.incident_id, o.epoch, o.seq, o.operation, o.result, o.code, o.raw_code, o.source, o.occurred_at, \
-             o.update_ref FROM incidents i JOIN positions p ON p.device_id = i.device_id AND p.incident_id = i.id \
-             JOIN outcomes o ON o.id = p.outcome_id WHERE i.id = $1 ORDER BY o.epoch, o.seq",
+            "SELECT i.id AS incident_id, o.epoch, o.seq, o.operation, o.result, o.code, o.raw_code, o.source, \
+             o.occurred_at, o.update_ref FROM incidents i JOIN positions p ON p.device_id = i.device_id \
+             AND (p.incident_id = i.id OR (p.epoch = i.evidence_epoch AND p.seq = i.evidence_seq)) \
+             JOIN outcomes o ON o.id = p.outcome_id WHERE i.id = $1 ORDER BY p.epoch DESC, p.seq DESC LIMIT $2",
         )
         .bind(incident.0)
+        .bind(MOST + 1)
         .fetch_all(pool)
         .await)
         .during("incident timeline")?;
@@ -105,9 +132,10 @@ impl Store {
     async fn decisions(&self, incident: IncidentId) -> Result<Vec<Moment>, StoreError> {
         let rows: Vec<RawDecision> = on!(self.db, pool => sqlx::query_as(
             "SELECT at, rule, reason, next, order_id, policy_version, catalogue_version \
-             FROM decisions WHERE incident_id = $1 ORDER BY id",
+             FROM decisions WHERE incident_id = $1 ORDER BY id DESC LIMIT $2",
         )
         .bind(incident.0)
+        .bind(MOST + 1)
         .fetch_all(pool)
         .await)
         .during("incident timeline")?;
@@ -158,9 +186,10 @@ impl Store {
     async fn verifications(&self, incident: IncidentId) -> Result<Vec<Moment>, StoreError> {
         type Row = (DateTime<Utc>, Option<Uuid>, String, Option<i64>, Option<i64>);
         let rows: Vec<Row> = on!(self.db, pool => sqlx::query_as(
-                "SELECT at, order_id, verdict, epoch, seq FROM verifications WHERE incident_id = $1 ORDER BY id",
+                "SELECT at, order_id, verdict, epoch, seq FROM verifications WHERE incident_id = $1 ORDER BY id DESC LIMIT $2",
             )
             .bind(incident.0)
+            .bind(MOST + 1)
             .fetch_all(pool)
             .await)
         .during("incident timeline")?;
@@ -178,9 +207,11 @@ impl Store {
 
     async fn requests(&self, incident: IncidentId) -> Result<Vec<Moment>, StoreError> {
         let rows: Vec<(DateTime<Utc>, Option<i64>, bool, String)> = on!(self.db, pool => sqlx::query_as(
-            "SELECT requested_at, tier, skip_waits, requested_by FROM manual_requests WHERE incident_id = $1 ORDER BY id",
+            "SELECT requested_at, tier, skip_waits, requested_by FROM manual_requests WHERE incident_id = $1 \
+             ORDER BY id DESC LIMIT $2",
         )
         .bind(incident.0)
+        .bind(MOST + 1)
         .fetch_all(pool)
         .await)
         .during("incident timeline")?;
@@ -193,9 +224,11 @@ impl Store {
 
     async fn events(&self, incident: IncidentId) -> Result<Vec<Moment>, StoreError> {
         let rows: Vec<RawEvent> = on!(self.db, pool => sqlx::query_as(
-            "SELECT at, kind, actor_kind, actor, order_id, data FROM events WHERE incident_id = $1 ORDER BY id",
+            "SELECT at, kind, actor_kind, actor, order_id, data FROM events WHERE incident_id = $1 \
+             ORDER BY id DESC LIMIT $2",
         )
         .bind(incident.0)
+        .bind(MOST + 1)
         .fetch_all(pool)
         .await)
         .during("incident timeline")?;
