@@ -4,7 +4,7 @@
 use fleetmend_proto::{FleetId, v1};
 
 use crate::{
-    identity::{self, Identity, IdentityError},
+    identity::{Identity, IdentityError, PendingKey},
     link::{self, ChannelSettings, Endpoint, LinkError, ServerRoot},
     platform::Machine,
 };
@@ -54,13 +54,14 @@ impl EnrollError {
     }
 }
 
-/// Enrols with `token`. The caller saves the identity and then removes the token.
+/// Enrols with `token` and a certificate for `key`. The caller saves the identity and then removes the token; when the
+/// answer is lost, the same token and key get it again.
 ///
 /// # Errors
 /// An [`EnrollError`] that says what to do.
-pub async fn enroll(enrollment: Enrollment<'_>, token: &str) -> Result<Enrolled, EnrollError> {
+pub async fn enroll(enrollment: Enrollment<'_>, key: PendingKey, token: &str) -> Result<Enrolled, EnrollError> {
     let Enrollment { endpoint, server_root, settings, fleet, machine } = enrollment;
-    let (key_der, csr_der) = identity::new_key().map_err(EnrollError::Identity)?;
+    let csr_der = key.signing_request().map_err(EnrollError::Identity)?;
     let tls = server_root.without_identity().map_err(|source| EnrollError::Link(LinkError::Identity { source }))?;
     let channel = link::connect(endpoint, &tls, settings).await.map_err(EnrollError::Link)?;
     let request = v1::EnrollRequest {
@@ -75,7 +76,7 @@ pub async fn enroll(enrollment: Enrollment<'_>, token: &str) -> Result<Enrolled,
     let mut client = channel.enrollment();
     let answer = link::within(settings.call_timeout, &channel, client.enroll(request)).await.map_err(refused)?;
     let chain = answer.certificate_chain.iter().map(|der| der.to_vec()).collect();
-    let identity = Identity::new(key_der, chain, answer.generation).map_err(EnrollError::Identity)?;
+    let identity = key.certified(chain, answer.generation).map_err(EnrollError::Identity)?;
     if identity.fleet() != fleet {
         let endpoint = endpoint.to_string();
         return Err(EnrollError::OtherFleet { endpoint, theirs: identity.fleet(), ours: fleet });

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 const FILE: &str = "identity.json";
+const PENDING: &str = "next-key.json";
 
 /// Days after its end in which a certificate may still be renewed.
 pub const RENEWABLE_DAYS: i64 = 90;
@@ -100,7 +101,8 @@ impl Identity {
         Self::new(decode(&stored.key_der)?, chain, stored.generation).map(Some).map_err(|e| damaged(e.to_string()))
     }
 
-    /// Replaces the file as a whole and returns when it is on disk. Readable by its owner only.
+    /// Replaces the file as a whole and returns when it is on disk; then the key that waited for its certificate is
+    /// forgotten. Readable by its owner only.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -112,7 +114,14 @@ impl Identity {
             certificate_chain: self.chain.iter().map(|it| STANDARD.encode(it)).collect(),
         };
         let text = serde_json::to_vec_pretty(&stored).map_err(|e| IdentityError::Certificate(e.to_string()))?;
-        replace_file(&path, &text).map_err(|source| IdentityError::File { path, doing: "written", source })
+        replace_file(&path, &text).map_err(|source| IdentityError::File { path, doing: "written", source })?;
+        // What stays here by accident is the key of this identity, and is not taken for another.
+        if let Err(error) = fs::remove_file(data_dir.join(PENDING))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, file = PENDING, "a key that has its certificate cannot be removed");
+        }
+        Ok(())
     }
 
     #[must_use]
@@ -165,24 +174,78 @@ impl Identity {
     pub fn is_renewable(&self, now: DateTime<Utc>) -> bool {
         now < self.not_after + Duration::from_secs(RENEWABLE_DAYS.unsigned_abs() * 24 * 3600)
     }
+}
 
-    /// A signing request for the same key.
+/// A key that has no certificate yet. INVARIANT: on disk before the controller hears of it, and until the identity with
+/// its certificate is: a lost answer is asked for again with the same key, and only this machine can do that.
+pub struct PendingKey {
+    key_der: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredKey {
+    key_der: String,
+}
+
+impl PendingKey {
+    /// A new P-256 key, in memory only: for devices without a disk.
+    ///
+    /// # Errors
+    /// When the system gives no randomness.
+    pub fn new() -> Result<Self, IdentityError> {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
+            .map_err(|e| IdentityError::Certificate(format!("no key could be made: {e}")))?;
+        Ok(Self { key_der: key.serialize_der() })
+    }
+
+    /// The key that an earlier try left in `data_dir`, or a new one, which is on disk on return. Never the key of
+    /// `current`: each certificate has one of its own.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn kept(data_dir: &Path, current: Option<&Identity>) -> Result<Self, IdentityError> {
+        let path = data_dir.join(PENDING);
+        let file = |doing| move |source| IdentityError::File { path: data_dir.join(PENDING), doing, source };
+        match fs::read(&path) {
+            Ok(text) => {
+                let left = serde_json::from_slice::<StoredKey>(&text).ok();
+                let left = left.and_then(|it| STANDARD.decode(it.key_der).ok()).filter(|it| key_pair(it).is_ok());
+                if let Some(key_der) = left.filter(|left| current.is_none_or(|it| it.key_der != *left)) {
+                    return Ok(Self { key_der });
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(file("read")(source)),
+        }
+        let key = Self::new()?;
+        let stored = StoredKey { key_der: STANDARD.encode(&key.key_der) };
+        let text = serde_json::to_vec_pretty(&stored).map_err(|e| IdentityError::Certificate(e.to_string()))?;
+        replace_file(&path, &text).map_err(file("written"))?;
+        Ok(key)
+    }
+
+    /// Its signing request. No name in it counts.
     ///
     /// # Errors
     /// When the key cannot sign.
     pub fn signing_request(&self) -> Result<Vec<u8>, IdentityError> {
         signing_request(&key_pair(&self.key_der)?)
     }
+
+    /// The identity that the controller's answer makes of it. See [`Identity::new`].
+    ///
+    /// # Errors
+    /// As [`Identity::new`].
+    pub fn certified(self, chain: Vec<Vec<u8>>, generation: i64) -> Result<Identity, IdentityError> {
+        Identity::new(self.key_der, chain, generation)
+    }
 }
 
-/// A new P-256 key as PKCS#8, and its signing request. No name in the request counts.
-///
-/// # Errors
-/// When the system gives no randomness.
-pub fn new_key() -> Result<(Vec<u8>, Vec<u8>), IdentityError> {
-    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
-        .map_err(|e| IdentityError::Certificate(format!("no key could be made: {e}")))?;
-    Ok((key.serialize_der(), signing_request(&key)?))
+impl std::fmt::Debug for PendingKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PendingKey")
+    }
 }
 
 fn key_pair(key_der: &[u8]) -> Result<rcgen::KeyPair, IdentityError> {

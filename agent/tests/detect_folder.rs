@@ -4,10 +4,12 @@
 
 use std::{
     fs,
+    io::{Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
+use fleetmend_agent::detect::outcomes_in;
 use serde_json::Value;
 
 const LINE: &str = "{2A6C1B0E-7F11-4E52-9D8C-0B1A2C3D4E5F}\t2026-01-14 04:12:44:123+0100\t1\t182 \
@@ -182,4 +184,43 @@ fn a_file_longer_than_one_pass_is_read_to_its_end() {
     text.push_str(LINE);
     fs::write(folder.path().join("ReportingEvents.log"), text).unwrap();
     assert_eq!(listed(folder.path()).0.len(), 1);
+}
+
+/// A line of 64 MiB, of zeros as a disk that failed leaves them, in either width.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_line_of_64_mib_costs_little_memory_and_is_told_once() {
+    let line = |second: u32| {
+        format!(
+            "{{2A6C1B0E-7F11-4E52-9D8C-{second:012}}}\t2026-01-14 04:12:{second:02}:123+0100\t1\t182 \
+             [AGENT_INSTALLING_FAILED]\t101\t{{7B0F6A52-1D7E-4A43-9A3B-5C2D0E9F1A01}}\t200\t80073712\tx\tFailure\t\
+             Content Install\tInstallation Failure: error 0x80073712: Update (KB5999991).\tcv\r\n"
+        )
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let wide = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+    for (name, before, after) in [
+        ("ReportingEvents.log", line(1).into_bytes(), format!("\r\n{}", line(2)).into_bytes()),
+        ("ReportingEvents-wide.log", wide(&line(3)), wide(&format!("\r\n{}", line(4)))),
+    ] {
+        let mut file = fs::File::create(folder.path().join(name)).unwrap();
+        file.write_all(&before).unwrap();
+        let end = (before.len() + (64 << 20)) as u64;
+        file.set_len(end).unwrap();
+        file.seek(SeekFrom::End(0)).unwrap();
+        file.write_all(&after).unwrap();
+    }
+    let peak = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|it| it.starts_with("VmHWM:")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    };
+    let before = peak();
+    let collected = outcomes_in(folder.path()).unwrap();
+    let grown = peak() - before;
+    assert_eq!(collected.outcomes.len(), 4);
+    let told: Vec<_> = collected.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(told.iter().all(|it| it.contains(":2: line is longer than 65536 bytes")), "{told:#?}");
+    assert!(grown < 200, "{grown} MiB for files of 64 MiB");
 }

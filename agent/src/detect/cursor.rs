@@ -27,8 +27,6 @@ const HEAD: u64 = 4096;
 const TAIL: u64 = 256;
 /// Records remembered of a file, so that a rotated or newly exported one brings none of them again.
 const REMEMBERED: usize = 512;
-/// More problems of one pass are counted, not listed.
-const LISTED: usize = 200;
 
 /// Where reading of one file stopped, and what was reported from it lately. Opaque to those who store it, as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +37,9 @@ pub struct Cursor {
     offset: u64,
     /// Lines before `offset`.
     line: u64,
+    /// `offset` is inside a line or event that was given up as too long.
+    #[serde(default)]
+    skips: bool,
     head: Print,
     tail: Print,
     /// The latest records that were read, by their own time.
@@ -94,6 +95,7 @@ impl Cursor {
             encoding,
             offset: u64::try_from(bom).unwrap_or_default(),
             line: 0,
+            skips: false,
             head: Print::default(),
             tail: Print::default(),
             seen: Vec::new(),
@@ -125,17 +127,17 @@ fn read(path: &Path, cursor: Option<&Cursor>, whole: bool, limit: u64) -> io::Re
     let unit = cursor.encoding.unit();
     bytes.truncate(bytes.len() - bytes.len() % unit);
     let wide = cursor.encoding.widen(&bytes);
-    let scanned = scan::scan(cursor.format, &cursor.encoding, &wide, is_last);
+    let scanned = scan::scan(cursor.format, &cursor.encoding, &wide, is_last, cursor.skips);
+    cursor.skips = scanned.skips;
 
     let first_line = cursor.line + 1;
     let mut problems: Vec<Problem> = scanned
         .bad
         .iter()
-        .take(LISTED)
         .map(|(line, reason)| Problem { file: path.to_owned(), line: first_line + line, reason: reason.to_string() })
         .collect();
-    if let Some((line, _)) = scanned.bad.get(LISTED) {
-        let reason = format!("and {} more from here on that are not listed", scanned.bad.len() - LISTED);
+    if let Some((line, count)) = scanned.unlisted {
+        let reason = format!("and {count} more from here on that are not listed");
         problems.push(Problem { file: path.to_owned(), line: first_line + line, reason });
     }
 

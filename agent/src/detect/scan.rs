@@ -15,22 +15,30 @@ pub const MAX_LINE: usize = 64 * 1024;
 /// Longest event that is read, in bytes.
 pub const MAX_EVENT: usize = 256 * 1024;
 
+/// What is wrong is listed so often in one piece, and then counted: a piece may hold nothing else.
+pub const LISTED: usize = 200;
+
 /// What a piece of text held.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scanned {
     pub records: Vec<Record>,
     /// Line within the piece, counted from 0, and what is wrong there.
     pub bad: Vec<(u64, BadRecord)>,
+    /// What is wrong and not listed, with the line of the first.
+    pub unlisted: Option<(u64, usize)>,
+    /// The piece ends inside a line or event that was given up as too long: its rest is no news.
+    pub skips: bool,
     /// Bytes of the piece that are done with; what follows is the beginning of something unfinished.
     pub used: usize,
 }
 
-/// Reads everything that is whole in `piece`; with `is_last`, what is unfinished at its end too.
+/// Reads everything that is whole in `piece`; with `is_last`, what is unfinished at its end too. `skips`: as the piece
+/// before it ended.
 #[must_use]
-pub fn scan(format: Format, encoding: &Encoding, piece: &[u8], is_last: bool) -> Scanned {
+pub fn scan(format: Format, encoding: &Encoding, piece: &[u8], is_last: bool, skips: bool) -> Scanned {
     match format {
-        Format::ReportingEvents => lines(encoding, piece, is_last),
-        Format::EventXml => events(encoding, piece, is_last),
+        Format::ReportingEvents => lines(encoding, piece, is_last, skips),
+        Format::EventXml => events(encoding, piece, is_last, skips),
         Format::Other => Scanned { used: piece.len(), ..Scanned::default() },
     }
 }
@@ -39,19 +47,27 @@ impl Scanned {
     fn take(&mut self, line: u64, read: Result<Option<Record>, BadRecord>) {
         match read {
             Ok(record) => self.records.extend(record),
-            Err(reason) => self.bad.push((line, reason)),
+            Err(reason) if self.bad.len() < LISTED => self.bad.push((line, reason)),
+            Err(_) => self.unlisted.get_or_insert((line, 0)).1 += 1,
         }
     }
 }
 
-fn lines(encoding: &Encoding, piece: &[u8], is_last: bool) -> Scanned {
-    let mut found = Scanned::default();
+fn lines(encoding: &Encoding, piece: &[u8], is_last: bool, skips: bool) -> Scanned {
+    let mut found = Scanned { skips, ..Scanned::default() };
     for (number, line) in (0..).zip(piece.split_inclusive(|byte| *byte == b'\n')) {
-        if !line.ends_with(b"\n") && !is_last && line.len() <= MAX_LINE {
+        let is_whole = line.ends_with(b"\n");
+        if found.skips {
+            found.used += line.len();
+            found.skips = !is_whole && !is_last;
+            continue;
+        }
+        if !is_whole && !is_last && line.len() <= MAX_LINE {
             break;
         }
         found.used += line.len();
         if line.len() > MAX_LINE {
+            found.skips = !is_whole && !is_last;
             found.take(number, Err(BadRecord::LineTooLong { limit: MAX_LINE }));
             continue;
         }
@@ -65,8 +81,8 @@ fn lines(encoding: &Encoding, piece: &[u8], is_last: bool) -> Scanned {
     found
 }
 
-fn events(encoding: &Encoding, piece: &[u8], is_last: bool) -> Scanned {
-    let mut found = Scanned::default();
+fn events(encoding: &Encoding, piece: &[u8], is_last: bool, skips: bool) -> Scanned {
+    let mut found = Scanned { skips, ..Scanned::default() };
     let (mut line, mut counted) = (0, 0);
     let mut line_at = |at: usize| {
         let between = piece.get(counted..at).unwrap_or_default();
@@ -83,7 +99,10 @@ fn events(encoding: &Encoding, piece: &[u8], is_last: bool) -> Scanned {
             Next::None => break begun,
         };
         from = tag.end;
+        // Whatever comes first ends what is skipped; its own end tag is all that is left of it.
+        let was_skipping = std::mem::take(&mut found.skips);
         let start = match (tag.kind, begun.take()) {
+            (TagKind::End, None) if was_skipping => continue,
             (TagKind::Start, earlier) => {
                 if let Some(earlier) = earlier {
                     // Reading the remains tells more than that they have no end.
@@ -109,6 +128,7 @@ fn events(encoding: &Encoding, piece: &[u8], is_last: bool) -> Scanned {
             let too_long = rest.len() > MAX_EVENT;
             let reason = if too_long { BadRecord::EventTooLong { limit: MAX_EVENT } } else { BadRecord::CutOff };
             found.take(line_at(start), Err(reason));
+            found.skips = !is_last;
         }
         found.used = piece.len();
     } else {

@@ -4,6 +4,10 @@ use super::*;
 
 const EIGHT: fn() -> Encoding = || Encoding::of(b"").0;
 
+fn scan(format: Format, encoding: &Encoding, piece: &[u8], is_last: bool) -> Scanned {
+    super::scan(format, encoding, piece, is_last, false)
+}
+
 fn event(record: u32) -> String {
     format!(
         "<Event xmlns='http://schemas.microsoft.com/win/2004/08/events/event'><System>\
@@ -100,6 +104,35 @@ fn lines_end_with_or_without_carriage_return() {
         let found = scan(Format::ReportingEvents, &EIGHT(), text.as_bytes(), false);
         assert_eq!((found.records.len(), found.used), (1, text.len() - line.len()));
     }
+}
+
+#[test]
+fn what_is_too_long_is_told_once_and_skipped_to_its_end() {
+    let on = |format, text: &str, skips| super::scan(format, &EIGHT(), text.as_bytes(), false, skips);
+    let long = "x".repeat(MAX_LINE + 1);
+    let first = on(Format::ReportingEvents, &long, false);
+    assert_eq!((first.bad.len(), first.skips, first.used), (1, true, long.len()));
+    let middle = on(Format::ReportingEvents, &long, true);
+    assert_eq!((middle.bad.len(), middle.skips, middle.used), (0, true, long.len()));
+    let last = on(Format::ReportingEvents, "rest of it\nbad\n", true);
+    assert_eq!((last.bad, last.skips), (vec![(1, BadRecord::Columns { found: 1 })], false));
+
+    let long = format!("<Event>{}", "x".repeat(MAX_EVENT));
+    let first = on(Format::EventXml, &long, false);
+    assert_eq!((first.bad.len(), first.skips), (1, true));
+    let middle = on(Format::EventXml, &"x".repeat(MAX_EVENT + 1), true);
+    assert_eq!((middle.bad.len(), middle.skips), (0, true));
+    for rest in ["rest</Event>", "rest of what never ends"] {
+        let last = on(Format::EventXml, &format!("{rest}{}</Event>", event(1)), true);
+        assert_eq!((last.records.len(), last.bad, last.skips), (1, vec![(0, BadRecord::NoStart)], false), "{rest}");
+    }
+}
+
+#[test]
+fn a_piece_of_nothing_but_rubbish_is_counted_and_not_kept() {
+    let found = scan(Format::ReportingEvents, &EIGHT(), "x\n".repeat(100_000).as_bytes(), true);
+    assert_eq!(found.bad.len(), LISTED);
+    assert_eq!(found.unlisted, Some((200, 100_000 - LISTED)));
 }
 
 proptest! {

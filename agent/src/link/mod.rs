@@ -7,6 +7,7 @@ mod alert;
 pub mod backoff;
 mod channel;
 pub mod dead_letters;
+mod directives;
 mod endpoint;
 pub mod failure;
 pub mod lease;

@@ -6,14 +6,13 @@ use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fleetmend_proto::{Fence, OrderId, clock::wall_now, convert::uuid_from_wire, v1};
+use fleetmend_proto::{Fence, OrderId, clock::wall_now, v1};
 use tokio::{sync::watch, time::Instant};
-use tonic::Streaming;
 
 use super::{
     Backoff, Channel, Endpoint, LinkError, Patience, ServerRoot,
     backoff::unit,
-    connect,
+    connect, directives,
     failure::chain,
     lease::HeldLease,
     orders::{ProofFirst, TellError, Teller},
@@ -170,7 +169,10 @@ impl Link {
         let renewal = self.renew_when_due(channel, identity);
         // Each is polled while the others wait: they share the agent's one database connection.
         tokio::select! {
-            end = self.listen(channel, directives, directed) => end,
+            end = directives::take_all(directives, &self.lease, directed) => match end.failure(channel) {
+                Ok(error) => End::Failed(error),
+                Err(after) => End::Drained(after),
+            },
             Err(end) = reports => match end {
                 ReportError::Link(error) => End::Failed(error),
                 ReportError::State(error) => End::Stopped(error),
@@ -181,48 +183,6 @@ impl Link {
             },
             renewed = renewal => End::Renewed(renewed),
         }
-    }
-
-    async fn listen(
-        &self,
-        channel: &Channel,
-        mut directives: Streaming<v1::Directive>,
-        directed: &dyn Directed,
-    ) -> End {
-        loop {
-            match directives.message().await {
-                Ok(Some(directive)) => {
-                    if let Some(end) = self.take(directive, directed).await {
-                        return end;
-                    }
-                }
-                Ok(None) => {
-                    let reason = "the controller ended the stream".to_owned();
-                    return End::Failed(LinkError::Busy { reason, retry_after: None });
-                }
-                Err(status) => return End::Failed(channel.failure(status)),
-            }
-        }
-    }
-
-    /// Carries out a directive; gives an end when the connection must end.
-    async fn take(&self, directive: v1::Directive, directed: &dyn Directed) -> Option<End> {
-        use v1::directive::Kind;
-        match directive.kind {
-            Some(Kind::Order(order)) => directed.order(order.note).await,
-            Some(Kind::Cancel(it)) => match uuid_from_wire("order_id", &it.order_id) {
-                Ok(order) => directed.cancel(OrderId(order), Fence(it.fence)).await,
-                Err(error) => tracing::warn!(%error, "directive ignored"),
-            },
-            Some(Kind::Lease(it)) => match uuid_from_wire("order_id", &it.order_id) {
-                Ok(order) => self.lease.granted(OrderId(order), Fence(it.fence), Instant::now(), it.seconds),
-                Err(error) => tracing::warn!(%error, "directive ignored"),
-            },
-            Some(Kind::Drain(it)) => return Some(End::Drained(Duration::from_millis(it.reconnect_after_ms.into()))),
-            Some(Kind::Refresh(v1::Refresh {})) => directed.refresh().await,
-            None => tracing::debug!("directive of a kind this agent does not know"),
-        }
-        None
     }
 
     /// Returns when a new certificate is saved.

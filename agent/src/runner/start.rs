@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     enroll::{self, EnrollError, Enrollment},
     execute::ExecuteError,
-    identity::{Identity, IdentityError},
+    identity::{Identity, IdentityError, PendingKey},
     link::{Backoff, Patience, backoff::unit, failure::chain, session::LinkStopped},
     platform::{Platform, PlatformError},
     state::StateError,
@@ -132,7 +132,8 @@ pub async fn enroll_once(config: &Config, platform: &dyn Platform) -> Result<Ide
         fleet: config.fleet,
         machine: &machine,
     };
-    let enrolled = enroll::enroll(enrollment, &token).await.map_err(RunError::Enroll)?;
+    let key = PendingKey::kept(&config.data_dir, None).map_err(RunError::Identity)?;
+    let enrolled = enroll::enroll(enrollment, key, &token).await.map_err(RunError::Enroll)?;
     enrolled.identity.save(&config.data_dir).map_err(RunError::Identity)?;
     remove_token(config);
     let device = enrolled.identity.device();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fleetmend_agent::{
     enroll::{self, EnrollError, Enrollment},
-    identity::Identity,
+    identity::{Identity, PendingKey},
     link::{self, Channel, ChannelSettings, Endpoint, LinkError, ServerRoot},
     platform::Machine,
 };
@@ -77,7 +77,8 @@ impl LightDevice {
         let LightSettings { enrollment, server_root, fleet, channel, .. } = &*settings;
         let what =
             Enrollment { endpoint: enrollment, server_root, settings: channel, fleet: *fleet, machine: &machine };
-        let enrolled = enroll::enroll(what, token).await.map_err(LightError::Enroll)?;
+        let key = PendingKey::new().map_err(|error| LightError::Enroll(EnrollError::Identity(error)))?;
+        let enrolled = enroll::enroll(what, key, token).await.map_err(LightError::Enroll)?;
         Ok(Self { settings, identity: enrolled.identity, channel: None, seq: 0, max_fence: 0 })
     }
 

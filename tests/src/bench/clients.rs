@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use fleetmend_agent::{
     enroll,
-    identity::Identity,
+    identity::{Identity, PendingKey},
     link::{self, Channel, ChannelSettings, Endpoint, ServerRoot},
     platform::Machine,
 };
@@ -157,7 +157,8 @@ impl Load {
                     fleet: args.fleet,
                     machine: &machine,
                 };
-                let identity = enroll::enroll(enrollment, token).await.context("enrolling")?.identity;
+                let identity =
+                    enroll::enroll(enrollment, PendingKey::new()?, token).await.context("enrolling")?.identity;
                 identity.save(&folder)?;
                 Ok(identity)
             }

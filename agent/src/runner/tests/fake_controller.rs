@@ -35,7 +35,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, service::Routes};
 use uuid::Uuid;
 
-use crate::{identity::Identity, link::ServerRoot};
+use crate::{
+    identity::{Identity, PendingKey},
+    link::ServerRoot,
+};
 
 /// Year, month, day.
 pub type Day = (i32, u8, u8);
@@ -45,11 +48,32 @@ pub const TOKEN: &str = "let-me-in";
 /// What the agent said, in the order in which it was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
-    Hello { acked: Position, max_fence: i64 },
-    Report { epoch: i64, seqs: Vec<i64>, with_condition: bool },
-    Begin { newest: Position },
-    Update { phase: OrderPhase, refusal: Option<Refusal>, detail: String, steps: usize },
-    Renew { generation: i64 },
+    Hello {
+        acked: Position,
+        max_fence: i64,
+    },
+    Report {
+        epoch: i64,
+        seqs: Vec<i64>,
+        with_condition: bool,
+    },
+    Begin {
+        newest: Position,
+    },
+    Update {
+        phase: OrderPhase,
+        refusal: Option<Refusal>,
+        detail: String,
+        steps: usize,
+    },
+    /// `key`: the public key in the request.
+    Renew {
+        generation: i64,
+        key: Vec<u8>,
+    },
+    Enroll {
+        key: Vec<u8>,
+    },
 }
 
 /// How the controller misbehaves.
@@ -59,6 +83,8 @@ pub struct Mood {
     pub cut_after_storing: u32,
     pub new_epoch_once: bool,
     pub banned: bool,
+    /// So many certificates are signed whose answers do not arrive.
+    pub lost_certificates: u32,
     pub deny_begin: bool,
     /// Answer no `Begin`.
     pub busy_at_begin: bool,
@@ -201,9 +227,10 @@ impl FakeController {
 
     /// An identity as enrolment would give it, valid between the two days.
     pub fn identity(&self, from: Day, to: Day) -> Identity {
-        let (key_der, csr_der) = crate::identity::new_key().expect("a key");
+        let key = PendingKey::new().expect("a key");
+        let csr_der = key.signing_request().expect("a request");
         let chain = self.state.issue(&csr_der, DeviceId(Uuid::new_v4()), Some((from, to)));
-        Identity::new(key_der, vec![chain], 1).expect("an identity")
+        key.certified(vec![chain], 1).expect("an identity")
     }
 }
 
@@ -223,6 +250,15 @@ impl State {
             params.not_after = rcgen::date_time_ymd(to.0, to.1, to.2);
         }
         params.signed_by(&csr.public_key, &self.device_ca.issuer()).expect("a certificate").der().to_vec()
+    }
+
+    fn may_lose_the_answer(&self) -> Result<(), Status> {
+        let mut mood = self.mood.lock().expect("no test panicked");
+        if mood.lost_certificates == 0 {
+            return Ok(());
+        }
+        mood.lost_certificates -= 1;
+        Err(Status::unavailable("the answer is lost"))
     }
 
     fn admit(&self) -> Result<(), Status> {
@@ -249,6 +285,11 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, state: Arc<State>)
     }
 }
 
+fn key_in(csr_der: &[u8]) -> Vec<u8> {
+    let csr = rcgen::CertificateSigningRequestParams::from_der(&csr_der.to_vec().into()).expect("a request");
+    rcgen::PublicKeyData::der_bytes(&csr.public_key).to_vec()
+}
+
 struct Api(Arc<State>);
 
 #[tonic::async_trait]
@@ -258,6 +299,8 @@ impl Enrollment for Api {
         if request.token != TOKEN {
             return Err(Status::permission_denied("the enrolment token is not known here"));
         }
+        self.0.log(Call::Enroll { key: key_in(&request.csr_der) });
+        self.0.may_lose_the_answer()?;
         let leaf = self.0.issue(&request.csr_der, DeviceId(Uuid::new_v4()), None);
         Ok(Response::new(v1::EnrollResponse { certificate_chain: vec![leaf.into()], generation: 1, quarantined: true }))
     }
@@ -269,7 +312,8 @@ impl AgentService for Api {
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
         let request = request.into_inner();
-        self.0.log(Call::Renew { generation: request.generation });
+        self.0.log(Call::Renew { generation: request.generation, key: key_in(&request.csr_der) });
+        self.0.may_lose_the_answer()?;
         let device = self.0.device.lock().expect("no test panicked").ok_or_else(|| Status::not_found("device"))?;
         let certificate_chain = vec![self.0.issue(&request.csr_der, device, None).into()];
         Ok(Response::new(v1::RenewResponse { certificate_chain, generation: request.generation + 1 }))

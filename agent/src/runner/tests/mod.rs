@@ -58,6 +58,7 @@ impl Pc {
     }
 
     fn config(&self, controller: &FakeController) -> Config {
+        fs::create_dir_all(self.data()).expect("a folder");
         let url = format!("https://{}", controller.address).parse().expect("an address");
         Config {
             enrollment: std::clone::Clone::clone(&url),

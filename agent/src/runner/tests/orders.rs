@@ -47,9 +47,12 @@ async fn connected_with(controller: &FakeController, pc: &Pc, config: Config) ->
 fn ends(calls: &[Call]) -> Vec<(OrderPhase, Option<Refusal>)> {
     let end = |it: &Call| match it {
         Call::Update { phase, refusal, .. } if phase.is_final() => Some((*phase, *refusal)),
-        Call::Update { .. } | Call::Hello { .. } | Call::Report { .. } | Call::Begin { .. } | Call::Renew { .. } => {
-            None
-        }
+        Call::Update { .. }
+        | Call::Hello { .. }
+        | Call::Report { .. }
+        | Call::Begin { .. }
+        | Call::Renew { .. }
+        | Call::Enroll { .. } => None,
     };
     calls.iter().filter_map(end).collect()
 }
@@ -92,7 +95,11 @@ async fn steps_are_told_before_the_proof_and_the_end_without_it_when_it_takes_to
     let steps = |calls: &[Call]| {
         let told = calls.iter().filter_map(|it| match it {
             Call::Update { phase, steps, .. } => Some((phase.is_final(), *steps)),
-            Call::Hello { .. } | Call::Report { .. } | Call::Begin { .. } | Call::Renew { .. } => None,
+            Call::Hello { .. }
+            | Call::Report { .. }
+            | Call::Begin { .. }
+            | Call::Renew { .. }
+            | Call::Enroll { .. } => None,
         });
         told.collect::<Vec<_>>()
     };

@@ -67,7 +67,7 @@ async fn a_certificate_that_ran_out_is_named() {
     };
     assert!(matches!(error, LinkError::DeviceCertificateExpired), "{error:?}");
     // The running agent does not even try after 90 days, and says what to do.
-    std::fs::create_dir(pc.data()).expect("a folder");
+    std::fs::create_dir_all(pc.data()).expect("a folder");
     identity.save(&pc.data()).expect("saves");
     let said = chain(&pc.start(&controller).error().await);
     assert!(said.contains("enrol again with a new token"), "{said}");
@@ -128,13 +128,13 @@ async fn a_call_that_is_never_answered_ends() {
 async fn a_certificate_past_half_of_its_life_is_renewed_and_used() {
     let (controller, pc) = (FakeController::start().await, Pc::new());
     let old = controller.identity((2020, 1, 1), (2027, 12, 31));
-    std::fs::create_dir(pc.data()).expect("a folder");
+    std::fs::create_dir_all(pc.data()).expect("a folder");
     old.save(&pc.data()).expect("saves");
     pc.record(5_200_000..5_200_001);
     let agent = pc.start(&controller);
     controller
         .until("a connection after the renewal", |calls| {
-            let renewed = calls.iter().position(|it| *it == Call::Renew { generation: 1 });
+            let renewed = calls.iter().position(|it| matches!(it, Call::Renew { generation: 1, .. }));
             renewed.is_some_and(|at| hellos(&calls[at..]) > 0)
         })
         .await;
@@ -143,4 +143,54 @@ async fn a_certificate_past_half_of_its_life_is_renewed_and_used() {
     let new = Identity::load(&pc.data()).expect("readable").expect("is there");
     assert_eq!((new.device(), new.generation()), (old.device(), 2));
     assert!(new.not_after() > old.not_after());
+}
+
+fn keys(calls: &[Call]) -> Vec<Vec<u8>> {
+    let key = |it: &Call| match it {
+        Call::Renew { key, .. } | Call::Enroll { key } => Some(key.clone()),
+        Call::Hello { .. } | Call::Report { .. } | Call::Begin { .. } | Call::Update { .. } => None,
+    };
+    calls.iter().filter_map(key).collect()
+}
+
+#[tokio::test]
+async fn each_certificate_has_a_key_of_its_own_and_a_lost_answer_is_asked_for_again() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    let old = controller.identity((2020, 1, 1), (2027, 12, 31));
+    std::fs::create_dir_all(pc.data()).expect("a folder");
+    old.save(&pc.data()).expect("saves");
+    controller.mood().lost_certificates = 1_000;
+    let agent = pc.start(&controller);
+    controller.until("two renewals", |calls| keys(calls).len() >= 2).await;
+    agent.kill().await;
+    let kept = Identity::load(&pc.data()).expect("readable").expect("is there");
+    assert_eq!(kept.key_der(), old.key_der(), "the old certificate was given up before the new one was there");
+    controller.mood().lost_certificates = 0;
+    let agent = pc.start(&controller);
+    controller.until("the renewal after the restart", |calls| keys(calls).len() >= 3 && hellos(calls) >= 3).await;
+    agent.stop().await;
+    let asked = keys(&controller.calls());
+    assert!(asked.iter().all(|key| *key == asked[0]), "asked for several keys: the answer can never be repeated");
+    let new = Identity::load(&pc.data()).expect("readable").expect("is there");
+    assert_eq!(new.generation(), 2);
+    assert_ne!(new.key_der(), old.key_der(), "renewed with the same key: a copy of the disk is never noticed");
+    let next = crate::identity::PendingKey::kept(&pc.data(), Some(&new)).expect("a key");
+    assert_ne!(next.signing_request().expect("signs"), Vec::<u8>::new());
+    assert!(!format!("{next:?}").contains("key_der"));
+}
+
+#[tokio::test]
+async fn a_lost_enrolment_is_repeated_with_the_same_key() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    controller.mood().lost_certificates = 1_000;
+    let agent = pc.start(&controller);
+    controller.until("two enrolments", |calls| keys(calls).len() >= 2).await;
+    agent.kill().await;
+    controller.mood().lost_certificates = 0;
+    let agent = pc.start(&controller);
+    controller.until("a hello", |calls| hellos(calls) > 0).await;
+    agent.stop().await;
+    let asked = keys(&controller.calls());
+    assert!(asked.len() >= 3 && asked.iter().all(|key| *key == asked[0]), "{} keys", asked.len());
+    assert!(!pc.data().join("next-key.json").exists(), "the key has its certificate");
 }
