@@ -10,33 +10,33 @@ use crate::guard::{self, LocalFacts, Refused, conditions};
 
 pub(super) async fn accept(executor: &Executor, note: &[u8]) -> Result<Admission, ExecuteError> {
     let _one = executor.admitting.lock().await;
-    let order = match guard::open(note, &executor.keys, executor.fleet, executor.device) {
+    let order = match guard::open(note, &executor.core.keys, executor.fleet, executor.device) {
         Ok(order) => order,
         Err(refused) => return Ok(answer(refused)),
     };
     if let Some(duplicate) = duplicate(executor, &order).await? {
         return Ok(duplicate);
     }
-    let now = executor.clock.now();
-    let journal = &executor.journal;
+    let now = executor.core.clock.now();
+    let journal = &executor.core.journal;
     let facts = LocalFacts {
         fleet: executor.fleet,
         device: executor.device,
-        policy: &executor.local,
+        policy: &executor.core.local,
         max_fence: journal.max_fence().await?,
         now,
         busy: journal.unfinished().await?.iter().map(|it| it.order).find(|it| *it != order.order),
         safe_until: journal.safe_until(now).await?,
-        forgot_before: journal.forgot_before().await?,
+        forgot_before: journal.forgot_before(now).await?,
     };
     if let Err((refusal, detail)) = guard::admit(&order, &facts) {
         return refuse(executor, order, note, refusal, detail).await;
     }
-    let conditions = match conditions::evaluate(&*executor.platform, &order.action, now).await {
+    let conditions = match conditions::evaluate(&*executor.core.platform, &order.action, now).await {
         Ok(values) => values,
         Err(why) => return refuse(executor, order, note, Refusal::Precondition, why).await,
     };
-    let boot_id = executor.platform.boot_id().await.unwrap_or_default();
+    let boot_id = executor.core.platform.boot_id().await.unwrap_or_default();
     journal.accept(&order, note, &conditions, &boot_id, now).await?;
     tracing::info!(order_id = %order.order, action = order.action.name(), fence = %order.fence, "order accepted");
     Ok(Admission::Accepted(Box::new(order)))
@@ -44,7 +44,7 @@ pub(super) async fn accept(executor: &Executor, note: &[u8]) -> Result<Admission
 
 /// What the journal already holds of this order. An order that never began is judged anew under a higher fence.
 async fn duplicate(executor: &Executor, order: &OrderText) -> Result<Option<Admission>, ExecuteError> {
-    let Some(known) = executor.journal.order(order.order).await? else { return Ok(None) };
+    let Some(known) = executor.core.journal.order(order.order).await? else { return Ok(None) };
     if order.fence < known.fence {
         return Ok(None);
     }
@@ -52,10 +52,10 @@ async fn duplicate(executor: &Executor, order: &OrderText) -> Result<Option<Admi
         if !known.begun {
             return Ok(None);
         }
-        executor.journal.refenced(order.order, order.fence).await?;
+        executor.core.journal.refenced(order.order, order.fence).await?;
     }
-    let Some(record) = executor.journal.order(order.order).await? else { return Ok(None) };
-    Ok(Some(Admission::Duplicate(executor.journal.update_of(&record).await?)))
+    let Some(record) = executor.core.journal.order(order.order).await? else { return Ok(None) };
+    Ok(Some(Admission::Duplicate(executor.core.journal.update_of(&record).await?)))
 }
 
 async fn refuse(
@@ -67,7 +67,7 @@ async fn refuse(
 ) -> Result<Admission, ExecuteError> {
     // A stale order may be one that ran long ago: its record, if there is one, stays as it is.
     if refusal != Refusal::StaleFence {
-        executor.journal.refuse(&order, note, refusal, &detail, executor.clock.now()).await?;
+        executor.core.journal.refuse(&order, note, refusal, &detail, executor.core.clock.now()).await?;
     }
     Ok(answer(Refused { order: Some(Box::new(order)), refusal, detail }))
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     output::{self, Package},
     plan::Steps,
-    repair_image::{wait_for_servicing, with_log},
+    repair_image::{servicing_is_free, wait_for_servicing, with_log},
     retry_update,
     step::{Cx, Ended, Kind, Prepared, Seen, Step, Stop},
 };
@@ -104,13 +104,17 @@ impl Step for InstallPackage {
             Package::NotApplicable => Err(Stop::Failed(
                 "the package does not fit this PC (0x80240017): check version and architecture".to_owned(),
             )),
-            Package::Busy => Err(Stop::Failed("another installation is under way (0x80240016)".to_owned())),
+            // It said no before it began.
+            Package::Busy => Err(Stop::Deferred("another installation is under way: tried again later".to_owned())),
             Package::Failed(code) => Err(Stop::Failed(format!("the installer of the package failed with {code}"))),
         }
     }
 
     async fn probe(&self, cx: &Cx<'_>, _record: &StepRecord) -> Result<Seen, Stop> {
-        wait_for_servicing(cx).await?;
+        // What goes on may be this installation, begun before the crash.
+        if !servicing_is_free(cx).await {
+            return Ok(Seen::NotDone);
+        }
         match cx.platform.is_installed(&cx.order.update()).await {
             Ok(true) => Ok(Seen::Done(Ended::done("installed: seen after the agent was started again"))),
             Ok(false) | Err(_) => Ok(Seen::NotDone),

@@ -16,19 +16,22 @@ mod repair_image;
 mod repair_install;
 mod reset_components;
 mod reset_pc;
+mod restart;
 mod retry;
 mod retry_update;
 mod runner;
 mod services;
+mod span;
 mod step;
 mod troubleshoot;
 mod undo;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 pub(crate) use retry_update::FIND as FIND_UPDATE;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use fleetmend_proto::{
     Clock, DeviceId, Fence, FleetId, OrderId,
     order::{OrderPhase, OrderText, OrderVerifier, Refusal},
@@ -38,7 +41,7 @@ use tokio::sync::Mutex;
 use crate::{
     guard::LocalPolicy,
     journal::{Journal, OrderUpdate},
-    platform::{Platform, PlatformError},
+    platform::Platform,
     state::{AgentDb, StateError},
 };
 
@@ -71,29 +74,53 @@ pub enum Admission {
 pub enum ExecuteError {
     #[error("order cannot go on: its journal cannot be written")]
     State(#[from] StateError),
+    #[error("orders are not run any more: the agent is ending")]
+    Closed,
     #[error("order {0} is not in the journal: it must be accepted first")]
     NotAccepted(OrderId),
-    #[error("order {order} cannot go on: this PC cannot say which start of the system it is in")]
-    BootId {
-        order: OrderId,
-        #[source]
-        source: PlatformError,
-    },
 }
 
-/// Runs orders on one PC.
-pub struct Executor {
+/// Domain time between two tries to take back what could not be taken back.
+const SETTLE_EVERY: Duration = Duration::from_secs(5 * 60);
+/// Real time between them at least.
+const SETTLE_AT_MOST_EVERY: Duration = Duration::from_millis(200);
+
+/// What runs and undoes steps: knows no device and no controller.
+struct Core {
     platform: Arc<dyn Platform>,
     journal: Journal,
     clock: Arc<dyn Clock>,
     local: LocalPolicy,
     keys: Vec<OrderVerifier>,
+}
+
+/// Runs orders on one PC.
+pub struct Executor {
+    core: Core,
     fleet: FleetId,
     device: DeviceId,
     /// Held while an order is admitted.
     admitting: Mutex<()>,
     /// Held while an order runs: two tiers never overlap.
     running: Mutex<()>,
+}
+
+/// The very first thing at the start of the agent, before whatever may fail: needs no identity and no network. Takes
+/// back what an earlier run owes, and the orders that are being undone or may not go on; with `no_authority`, which
+/// says why, all that had begun.
+///
+/// # Errors
+/// When the journal failed.
+pub async fn restore(
+    platform: Arc<dyn Platform>,
+    db: AgentDb,
+    clock: Arc<dyn Clock>,
+    local: LocalPolicy,
+    no_authority: Option<&str>,
+) -> Result<(), ExecuteError> {
+    let core = Core { platform, journal: Journal::new(db), clock, local, keys: Vec::new() };
+    undo::settle_owed(&core).await?;
+    runner::restore(&core, no_authority).await
 }
 
 impl Executor {
@@ -107,23 +134,13 @@ impl Executor {
         fleet: FleetId,
         device: DeviceId,
     ) -> Self {
-        let journal = Journal::new(db);
-        Self {
-            platform,
-            journal,
-            clock,
-            local,
-            keys,
-            fleet,
-            device,
-            admitting: Mutex::default(),
-            running: Mutex::default(),
-        }
+        let core = Core { platform, journal: Journal::new(db), clock, local, keys };
+        Self { core, fleet, device, admitting: Mutex::default(), running: Mutex::default() }
     }
 
     #[must_use]
     pub const fn journal(&self) -> &Journal {
-        &self.journal
+        &self.core.journal
     }
 
     /// Judges a delivered order: signature, text, fence, local policy, preconditions; records the answer.
@@ -145,18 +162,18 @@ impl Executor {
         progress: &dyn ProgressSink,
     ) -> Result<OrderUpdate, ExecuteError> {
         let _one = self.running.lock().await;
-        runner::drive(self, order, lease, progress).await
+        runner::drive(&self.core, order, lease, progress).await
     }
 
-    /// Ends an accepted order that the controller gave no leave to begin.
+    /// Ends an accepted order that may not begin.
     ///
     /// # Errors
     /// When the journal cannot be written.
-    pub async fn abandon(&self, order: OrderId, detail: &str) -> Result<(), ExecuteError> {
-        let Some(record) = self.journal.order(order).await? else { return Err(ExecuteError::NotAccepted(order)) };
+    pub async fn abandon(&self, order: OrderId, refusal: Refusal, detail: &str) -> Result<(), ExecuteError> {
+        let Some(record) = self.core.journal.order(order).await? else { return Err(ExecuteError::NotAccepted(order)) };
         if !record.begun && !record.phase.is_final() {
-            let now = self.clock.now();
-            self.journal.phase(order, OrderPhase::Refused, Some(Refusal::NoLease), detail, now).await?;
+            let now = self.core.clock.now();
+            self.core.journal.phase(order, OrderPhase::Refused, Some(refusal), detail, now).await?;
         }
         Ok(())
     }
@@ -167,10 +184,10 @@ impl Executor {
     /// # Errors
     /// When the journal cannot be written.
     pub async fn cancel(&self, order: OrderId, fence: Fence) -> Result<bool, ExecuteError> {
-        let known = self.journal.cancel(order, fence).await?;
-        if known && let Some(record) = self.journal.order(order).await?.filter(|it| !it.begun) {
+        let known = self.core.journal.cancel(order, fence).await?;
+        if known && let Some(record) = self.core.journal.order(order).await?.filter(|it| !it.begun) {
             let detail = "cancelled before it began";
-            self.journal.phase(record.order, OrderPhase::Cancelled, None, detail, self.clock.now()).await?;
+            self.core.journal.phase(record.order, OrderPhase::Cancelled, None, detail, self.core.clock.now()).await?;
         }
         Ok(known)
     }
@@ -181,8 +198,35 @@ impl Executor {
     /// # Errors
     /// When the journal cannot be read.
     pub async fn unbegun(&self) -> Result<Vec<(OrderId, Fence)>, ExecuteError> {
-        let orders = self.journal.unfinished().await?;
+        let orders = self.core.journal.unfinished().await?;
         Ok(orders.into_iter().filter(|it| !it.begun).map(|it| (it.order, it.fence)).collect())
+    }
+
+    /// Until when no order may begin, if the agent started too often.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn safe_until(&self) -> Result<Option<DateTime<Utc>>, ExecuteError> {
+        Ok(self.core.journal.safe_until(self.core.clock.now()).await?)
+    }
+
+    /// Whether something of an ended order is still to be taken back: call [`Executor::settle_later`].
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn is_owing(&self) -> Result<bool, ExecuteError> {
+        Ok(!self.core.journal.owed().await?.is_empty())
+    }
+
+    /// Waits a while and tries again to take back what could not be taken back.
+    ///
+    /// # Errors
+    /// When the journal failed.
+    pub async fn settle_later(&self) -> Result<(), ExecuteError> {
+        tokio::time::sleep(self.core.clock.real(SETTLE_EVERY).max(SETTLE_AT_MOST_EVERY)).await;
+        let _one = self.running.lock().await;
+        undo::settle_owed(&self.core).await?;
+        Ok(())
     }
 
     /// The order under way, for `Hello`.
@@ -190,7 +234,7 @@ impl Executor {
     /// # Errors
     /// When the journal cannot be read.
     pub async fn running_order(&self) -> Result<Option<(OrderId, Fence)>, ExecuteError> {
-        Ok(self.journal.unfinished().await?.first().map(|it| (it.order, it.fence)))
+        Ok(self.core.journal.unfinished().await?.first().map(|it| (it.order, it.fence)))
     }
 
     /// First thing at the start of the agent, before any new order, and without a network: undoes what earlier runs
@@ -204,11 +248,11 @@ impl Executor {
         progress: &dyn ProgressSink,
     ) -> Result<Vec<OrderUpdate>, ExecuteError> {
         let _one = self.running.lock().await;
-        undo::settle_owed(self).await?;
+        undo::settle_owed(&self.core).await?;
         let mut ended = Vec::new();
-        for record in self.journal.unfinished().await? {
+        for record in self.core.journal.unfinished().await? {
             if record.begun {
-                ended.push(runner::drive(self, record.order, lease, progress).await?);
+                ended.push(runner::drive(&self.core, record.order, lease, progress).await?);
             }
         }
         Ok(ended)

@@ -1,7 +1,8 @@
 //! What Windows' own tools print and how they exit, as values. Pure; called by the actions that run them.
 //!
 //! DISM is asked for English (`/English`); SFC writes UTF-16LE into a pipe whatever the code page, and its exit codes
-//! are undocumented, so its sentence decides. On other languages the sentence is not recognised, which is said so.
+//! are undocumented, so its sentence decides. In other languages the sentence is not recognised; then its lines in
+//! CBS.log decide, which are English everywhere.
 
 use fleetmend_proto::HResult;
 
@@ -129,6 +130,28 @@ pub(super) fn sfc(stdout: &[u8]) -> Sfc {
     }
 }
 
+/// The lines that SFC wrote into CBS.log, marked `[SR]` (Microsoft: "How to analyze the log file entries that the
+/// Microsoft Windows Resource Checker (SFC.exe) program generates"). Without a finished verification nothing is known.
+pub(super) fn sfc_log(log: &[u8]) -> Sfc {
+    let text = text(log);
+    let (mut is_complete, mut repaired) = (false, false);
+    for line in text.lines().filter_map(|line| line.split_once("[SR]")).map(|(_, said)| said.trim()) {
+        if line.starts_with("Cannot repair member file") || line.starts_with("Could not reproject corrupted file") {
+            return Sfc::NotAllRepaired;
+        }
+        is_complete |= line.starts_with("Verify complete");
+        repaired |= line.starts_with("Repairing corrupted file") || line.starts_with("Repaired file");
+        // `Repairing 2 components`; it is written with 0 too.
+        let count = line.strip_prefix("Repairing ").and_then(|it| it.split(' ').next()?.parse::<u64>().ok());
+        repaired |= count.is_some_and(|count| count > 0);
+    }
+    match (is_complete, repaired) {
+        (false, _) => Sfc::NotRecognised,
+        (true, false) => Sfc::Clean,
+        (true, true) => Sfc::Repaired,
+    }
+}
+
 /// Exit codes of WUSA and of DISM's Add-Package. 0x00240006 is "already installed" (public tables call it a restart).
 pub(super) fn package(exit: i32) -> Package {
     match exit.cast_unsigned() {
@@ -237,6 +260,38 @@ mod tests {
             );
         }
         assert_eq!(sfc(b""), Sfc::NotRecognised);
+    }
+
+    #[test]
+    fn sfc_is_judged_by_its_own_lines_of_the_log() {
+        let at = "2026-01-14 04:12:44, Info                  CSI    0000";
+        let line = |said: &str| format!("{at}012b [SR] {said}\r\n");
+        let other =
+            "2026-01-14 04:12:45, Info                  CBS    Cannot repair member file: not SFC\r\n".to_owned();
+        let begun = [line("Verifying 100 components"), line("Beginning Verify and Repair transaction"), other].concat();
+        let complete = line("Verify complete");
+        let cases = [
+            (String::new(), Sfc::NotRecognised),
+            (begun.clone(), Sfc::NotRecognised),
+            ([begun.clone(), complete.clone(), line("Repairing 0 components")].concat(), Sfc::Clean),
+            ([begun.clone(), complete.clone(), line("Repairing 2 components")].concat(), Sfc::Repaired),
+            (
+                [
+                    begun.clone(),
+                    line("Repairing corrupted file [l:24]\"\\??\\C:\\Windows\" from store"),
+                    complete.clone(),
+                ]
+                .concat(),
+                Sfc::Repaired,
+            ),
+            (
+                [begun, line("Cannot repair member file [l:12]\"a.dll\" of B, hash mismatch"), complete].concat(),
+                Sfc::NotAllRepaired,
+            ),
+        ];
+        for (log, expected) in cases {
+            assert_eq!(sfc_log(log.as_bytes()), expected, "{log}");
+        }
     }
 
     #[test]

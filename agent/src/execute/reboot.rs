@@ -9,6 +9,7 @@ use super::{
     plan::Steps,
     retry_update,
     step::{Cx, Ended, Kind, Prepared, Step, Stop},
+    undo::Undo,
 };
 
 /// Notice that people at the PC get.
@@ -41,14 +42,14 @@ impl Step for Restart {
     }
 
     async fn prepare(&self, cx: &Cx<'_>) -> Result<Prepared, Stop> {
-        let (of_order, of_day) = cx.journal.reboots(cx.order.order, cx.now() - chrono::Duration::hours(24)).await?;
+        let (of_order, of_day) = cx.journal.reboots(cx.order.order, cx.now()).await?;
         if of_order >= PER_ORDER {
             return Err(Stop::Failed(format!("this order restarted the PC {of_order} times already")));
         }
         if of_day >= PER_DAY {
             return Err(Stop::Failed(format!("the PC was restarted {of_day} times in 24 hours already")));
         }
-        Ok(Prepared::Go { undo: None, data: Value::Null })
+        Ok(Prepared::with_undo(Undo::CallOffRestart))
     }
 
     async fn run(&self, cx: &Cx<'_>, _data: &Value) -> Result<Ended, Stop> {

@@ -9,6 +9,7 @@ use super::{
     output::{self, Dism, Sfc, Store},
     plan::Steps,
     retry_update,
+    span::Span,
     step::{Cx, Ended, Kind, Prepared, Step, Stop},
 };
 use crate::platform::{PlatformError, Program};
@@ -16,8 +17,9 @@ use crate::platform::{PlatformError, Program};
 const SCAN: &str = "dism_scan_health";
 const MINUTE: u64 = 60;
 /// Domain time to wait for other servicing work, our own of before a crash included: a child outlives the agent.
-const BUSY_LIMIT: chrono::Duration = chrono::Duration::minutes(60);
+const BUSY_LIMIT: Duration = Duration::from_secs(60 * MINUTE);
 const BUSY_LOOK: Duration = Duration::from_secs(60);
+pub(super) const BUSY: &str = "other servicing work went on for an hour";
 
 pub(super) fn steps() -> Steps {
     let mut steps: Steps =
@@ -78,16 +80,21 @@ pub(super) fn with_log(args: Vec<&str>, log_dir: Option<&str>, file: &str) -> Ve
     args.into_iter().map(str::to_owned).chain(log).collect()
 }
 
-/// Waits until no other servicing works; an error after an hour.
-pub(super) async fn wait_for_servicing(cx: &Cx<'_>) -> Result<(), Stop> {
-    let deadline = cx.now() + BUSY_LIMIT;
+/// Waits until no other servicing works; `false` when it went on for an hour.
+pub(super) async fn servicing_is_free(cx: &Cx<'_>) -> bool {
+    let mut span = Span::new(BUSY_LIMIT);
     while matches!(cx.platform.is_servicing_busy().await, Ok(true)) {
-        if cx.now() > deadline {
-            return Err(Stop::Failed("other servicing work went on for an hour".to_owned()));
+        if span.is_over() {
+            return false;
         }
-        cx.wait(BUSY_LOOK).await;
+        span.wait(cx.clock, BUSY_LOOK, Duration::ZERO).await;
     }
-    Ok(())
+    true
+}
+
+/// For steps before which nothing was done: what is busy now may be free later.
+pub(super) async fn wait_for_servicing(cx: &Cx<'_>) -> Result<(), Stop> {
+    if servicing_is_free(cx).await { Ok(()) } else { Err(Stop::Deferred(BUSY.to_owned())) }
 }
 
 #[async_trait]
@@ -156,15 +163,27 @@ impl Step for SystemFiles {
         Kind::Idempotent
     }
 
-    async fn run(&self, cx: &Cx<'_>, _data: &Value) -> Result<Ended, Stop> {
-        wait_for_servicing(cx).await?;
+    async fn prepare(&self, cx: &Cx<'_>) -> Result<Prepared, Stop> {
+        // What SFC writes from here on is of this run, or of one before a crash that this one repeats.
+        let from = cx.platform.servicing_log_end().await.ok();
+        Ok(Prepared::Go { undo: None, data: json!({ "log_from": from }) })
+    }
+
+    async fn run(&self, cx: &Cx<'_>, data: &Value) -> Result<Ended, Stop> {
+        if !servicing_is_free(cx).await {
+            return Ok(Ended::faulted(format!("{BUSY}: SFC was not run")));
+        }
         let limit = Duration::from_secs(180 * MINUTE);
         let exit = match cx.platform.run(cx.run, Program::Sfc, &["/scannow".to_owned()], limit).await {
             Ok(exit) => exit,
             Err(error @ PlatformError::Unavailable { .. }) => return Ok(Ended::skipped(error.to_string())),
             Err(error) => return Err(error.into()),
         };
-        Ok(match output::sfc(&exit.stdout) {
+        let said = match output::sfc(&exit.stdout) {
+            Sfc::NotRecognised => judge_by_log(cx, data).await,
+            said => said,
+        };
+        Ok(match said {
             Sfc::Clean => Ended::done("no damaged system files"),
             Sfc::Repaired => {
                 Ended::done("damaged system files were repaired; those in use are replaced at the next restart")
@@ -174,11 +193,26 @@ impl Step for SystemFiles {
             }
             Sfc::CouldNotRun => Ended::faulted("SFC could not perform its work: see CBS.log"),
             Sfc::RestartFirst => Ended::faulted("a repair waits for a restart before SFC can work"),
-            Sfc::NotRecognised => Ended::done(format!(
-                "ended with exit code {}; its sentence was not recognised (another language): CBS.log knows",
+            Sfc::NotRecognised if exit.code == 0 => {
+                Ended::unknown("SFC ended, and neither its sentence nor CBS.log tells what it found")
+            }
+            Sfc::NotRecognised => Ended::faulted(format!(
+                "SFC ended with exit code {}, and neither its sentence nor CBS.log tells what it found",
                 exit.code
             )),
         })
+    }
+}
+
+/// SFC's sentence is in the language of the system; what it writes into CBS.log is not.
+async fn judge_by_log(cx: &Cx<'_>, data: &Value) -> Sfc {
+    let Some(from) = data.get("log_from").and_then(Value::as_u64) else { return Sfc::NotRecognised };
+    match cx.platform.servicing_log(from).await {
+        Ok(log) => output::sfc_log(&log),
+        Err(error) => {
+            tracing::warn!(%error, "SFC cannot be judged by CBS.log");
+            Sfc::NotRecognised
+        }
     }
 }
 

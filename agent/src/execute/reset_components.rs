@@ -75,7 +75,23 @@ fn stop_name(service: &str) -> String {
     format!("stop_{}", service.to_lowercase())
 }
 
-/// Writes down how the services are, for people who look later.
+/// A service that hangs while it stops is no fault of this tier: all is undone, and a later order may find it well.
+async fn stop(cx: &Cx<'_>, name: &str) -> Result<(), Stop> {
+    match services::stop_if_running(cx.platform, cx.run, name).await {
+        Err(error @ PlatformError::TimedOut { .. }) => Err(Stop::Deferred(format!(
+            "{name} did not stop ({error}): tried again later, a restart of the PC frees it"
+        ))),
+        done => done.map_err(Stop::from),
+    }
+}
+
+fn irretrievable(name: &str) -> Stop {
+    Stop::Unavailable(format!(
+        "{name} runs although it is disabled, and could not be started again: set its start type right first"
+    ))
+}
+
+/// Writes down how the services are, for people who look later, and refuses before the first stop.
 struct Snapshot;
 
 struct Stopping {
@@ -111,6 +127,7 @@ impl Step for Snapshot {
         let mut lines = Vec::new();
         for name in services::STOP_ORDER {
             lines.push(match cx.platform.service(name).await? {
+                Some(service) if services::is_irretrievable(service) => return Err(irretrievable(name)),
                 Some(service) => format!("{name} {:?} {:?}", service.start_type, service.state).to_lowercase(),
                 None => format!("{name} missing").to_lowercase(),
             });
@@ -135,6 +152,7 @@ impl Step for Stopping {
             Some(service) if service.state == ServiceState::Stopped => {
                 Ok(Prepared::Skip(format!("{} does not run", self.name)))
             }
+            Some(service) if services::is_irretrievable(service) => Err(irretrievable(self.name)),
             Some(_) => Ok(Prepared::Go {
                 undo: Some(Undo::StartService { name: self.name.to_owned() }),
                 data: json!({ "ran": true }),
@@ -143,14 +161,8 @@ impl Step for Stopping {
     }
 
     async fn run(&self, cx: &Cx<'_>, _data: &Value) -> Result<Ended, Stop> {
-        match services::stop_if_running(cx.platform, cx.run, self.name).await {
-            Ok(()) => Ok(Ended::done("stopped")),
-            // Known and harmless: all is undone, and a restart frees the service.
-            Err(error @ PlatformError::TimedOut { .. }) => {
-                Err(Stop::Failed(format!("{} did not stop ({error}): try again after a restart", self.name)))
-            }
-            Err(error) => Err(error.into()),
-        }
+        stop(cx, self.name).await?;
+        Ok(Ended::done("stopped"))
     }
 }
 
@@ -168,13 +180,17 @@ impl Step for SetAside {
         if !cx.platform.folder_exists(&self.folder.folder()).await? {
             return Ok(Prepared::Skip("the folder is not there".to_owned()));
         }
-        Ok(Prepared::with_undo(Undo::PutBack { folder: self.folder, suffix: suffix(cx.order.order) }))
+        Ok(Prepared::with_undo(Undo::PutBack {
+            folder: self.folder,
+            suffix: suffix(cx.order.order),
+            start: Vec::new(),
+        }))
     }
 
     async fn run(&self, cx: &Cx<'_>, _data: &Value) -> Result<Ended, Stop> {
         // Windows may have started one again since (a trigger): the folder must not be in use.
         for name in services::STOP_ORDER {
-            services::stop_if_running(cx.platform, cx.run, name).await?;
+            stop(cx, name).await?;
         }
         let still = services::not_stopped(cx.platform, &services::STOP_ORDER).await?;
         if !still.is_empty() {
@@ -247,11 +263,7 @@ impl Step for Starting {
     }
 
     async fn run(&self, cx: &Cx<'_>, _data: &Value) -> Result<Ended, Stop> {
-        match cx.platform.service(self.name).await? {
-            Some(service) if service.state == ServiceState::Running => {}
-            Some(_) | None => cx.platform.start_service(cx.run, self.name).await?,
-        }
-        Ok(Ended::done("runs"))
+        services::start(cx.platform, cx.clock, cx.run, self.name).await.map(Ended::done).map_err(Stop::from)
     }
 }
 

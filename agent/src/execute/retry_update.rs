@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     pause,
+    span::Span,
     step::{Cx, Ended, Kind, Prepared, Seen, Step, Stop},
 };
 use crate::{
@@ -96,12 +97,12 @@ impl FindUpdate {
 }
 
 async fn wait_for_others(cx: &Cx<'_>) -> Option<Ended> {
-    let deadline = cx.now() + BUSY_LIMIT;
+    let mut span = Span::new(BUSY_LIMIT);
     while matches!(cx.platform.is_update_client_busy().await, Ok(true)) {
-        if cx.now() > deadline {
+        if span.is_over() {
             return Some(Ended::skipped("another installation was under way for 30 minutes: the update is not tried"));
         }
-        cx.wait(BUSY_LOOK).await;
+        span.wait(cx.clock, BUSY_LOOK, Duration::ZERO).await;
     }
     None
 }

@@ -1,85 +1,130 @@
 //! Walks the steps of one order: fresh, after a crash, after a restart of the PC, and backwards when it must be undone.
-//! The crash table of the journal lives in `recover`.
+//! The crash table of the journal lives in `recover`; waiting for a restart in `restart`.
 
-use std::time::Duration;
-
+use async_trait::async_trait;
 use fleetmend_proto::{
-    OrderId,
+    Fence, OrderId,
     order::{OrderPhase, OrderText, Refusal, SignedOrder, StepState},
 };
 use serde_json::Value;
 
 use super::{
-    ExecuteError, Executor, Lease, ProgressSink, plan,
+    Core, ExecuteError, Lease, ProgressSink, plan,
     step::{Cx, Ended, Kind, Prepared, Seen, Step, Stop},
     undo,
 };
 use crate::{
-    journal::{OrderUpdate, StepEnd, StepIntent, StepRecord},
+    journal::{OrderRecord, OrderUpdate, StepEnd, StepIntent, StepRecord, Unwind},
     platform::Run,
 };
 
-/// An asked-for restart that did not come within this domain time did not happen.
-const RESTART_WITHIN: chrono::Duration = chrono::Duration::hours(2);
-/// Domain time between two looks at the boot id.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// Real time between two looks at least, however fast domain time runs.
-const LOOK_AT_MOST_EVERY: Duration = Duration::from_millis(20);
-
 /// Takes an accepted order up where its journal says it is, and gives its end.
 pub(super) async fn drive(
-    executor: &Executor,
+    core: &Core,
     order: OrderId,
     lease: &dyn Lease,
     progress: &dyn ProgressSink,
 ) -> Result<OrderUpdate, ExecuteError> {
-    let record = executor.journal.order(order).await?.ok_or(ExecuteError::NotAccepted(order))?;
-    let boot_id = executor.platform.boot_id().await.map_err(|source| ExecuteError::BootId { order, source })?;
-    let runner = Runner { executor, lease, progress, order, boot_id };
+    let record = core.journal.order(order).await?.ok_or(ExecuteError::NotAccepted(order))?;
     if record.phase.is_final() {
-        return Ok(executor.journal.update_of(&record).await?);
+        return Ok(core.journal.update_of(&record).await?);
     }
+    // Undoing needs none.
+    let boot_id = core.platform.boot_id().await.map_err(|error| error.to_string());
+    let runner = Runner { core, lease, progress, order, boot_id };
     if !record.begun {
-        executor.journal.begun(order).await?;
+        core.journal.begun(order).await?;
     }
     if record.unwind.is_none() {
-        let end = match SignedOrder(record.note.clone()).open(&executor.keys) {
-            Ok(text) => runner.forward(&text).await?,
-            // The key was changed meanwhile: no authority is left to go on.
-            Err(error) => End::Unwind(OrderPhase::Cancelled, format!("cannot go on: {error}")),
+        let end = match hindrance(core, &record).await? {
+            Some(end) => end,
+            None => match SignedOrder(record.note.clone()).open(&core.keys) {
+                Ok(text) => runner.forward(&text).await?,
+                // The key was changed meanwhile: no authority is left to go on.
+                Err(error) => End::Unwind(OrderPhase::Cancelled, None, format!("cannot go on: {error}")),
+            },
         };
         match end {
             End::Finished(phase, refusal, detail) => return runner.finish(phase, refusal, &detail).await,
-            End::Unwind(phase, why) => executor.journal.unwind(order, phase, &why).await?,
+            End::Unwind(phase, refusal, why) => {
+                core.journal.unwind(order, Unwind { phase, refusal, why: &why }).await?;
+            }
             End::Unwinding => {}
         }
     }
     runner.backward().await
 }
 
+/// What keeps any order of this PC from going forward.
+async fn hindrance(core: &Core, record: &OrderRecord) -> Result<Option<End>, ExecuteError> {
+    if core.local.halt {
+        return Ok(Some(End::Unwind(OrderPhase::Cancelled, None, "the local policy says halt".to_owned())));
+    }
+    let Some(until) = core.journal.safe_until(core.clock.now()).await? else { return Ok(None) };
+    let why = format!("safe mode until {until}: the agent started too often in a short time");
+    let nothing_done = core.journal.steps(record.order).await?.iter().all(|it| it.index == 0);
+    Ok(Some(if nothing_done {
+        End::Finished(OrderPhase::Refused, Some(Refusal::SafeMode), why)
+    } else {
+        // What the order itself makes the agent die of must not be tried again.
+        End::Unwind(OrderPhase::Unknown, None, why)
+    }))
+}
+
+/// Takes back what must be before anything else: orders that are being undone or may not go on. `why`: no order may.
+pub(super) async fn restore(core: &Core, why: Option<&str>) -> Result<(), ExecuteError> {
+    for record in core.journal.unfinished().await?.into_iter().filter(|it| it.begun) {
+        if let (Some(why), None) = (why, record.unwind) {
+            core.journal.unwind(record.order, Unwind { phase: OrderPhase::Cancelled, refusal: None, why }).await?;
+        } else if record.unwind.is_none() && hindrance(core, &record).await?.is_none() {
+            continue;
+        }
+        let ended = drive(core, record.order, &Nobody, &Nobody).await?;
+        tracing::warn!(order_id = %ended.order, phase = %ended.phase, "order of an earlier run undone");
+    }
+    Ok(())
+}
+
+/// Gives no leave and hears nothing: there is no link yet.
+struct Nobody;
+
+#[async_trait]
+impl Lease for Nobody {
+    async fn is_live(&self, _order: OrderId, _fence: Fence) -> bool {
+        false
+    }
+}
+
+#[async_trait]
+impl ProgressSink for Nobody {
+    async fn progress(&self, _update: &OrderUpdate) {}
+}
+
 /// How the way forward ended.
-enum End {
+pub(super) enum End {
     Finished(OrderPhase, Option<Refusal>, String),
-    Unwind(OrderPhase, String),
+    Unwind(OrderPhase, Option<Refusal>, String),
     /// The journal says already that the order is undone.
     Unwinding,
 }
 
-struct Runner<'a> {
-    executor: &'a Executor,
+pub(super) struct Runner<'a> {
+    pub(super) core: &'a Core,
     lease: &'a dyn Lease,
     progress: &'a dyn ProgressSink,
-    order: OrderId,
-    boot_id: String,
+    pub(super) order: OrderId,
+    /// Which start of the system this is, or why it cannot be told.
+    boot_id: Result<String, String>,
 }
 
 impl Runner<'_> {
     async fn forward(&self, text: &OrderText) -> Result<End, ExecuteError> {
-        let journal = &self.executor.journal;
-        if self.executor.local.halt {
-            return Ok(End::Unwind(OrderPhase::Cancelled, "the local policy says halt".to_owned()));
+        let journal = &self.core.journal;
+        if let Err(error) = &self.boot_id {
+            let why = format!("this PC cannot say which start of the system it is in: {error}");
+            return Ok(End::Unwind(OrderPhase::Failed, None, why));
         }
-        let steps = plan::steps(&text.action, &self.executor.local);
+        let steps = plan::steps(&text.action, &self.core.local);
         for (index, step) in (1..).zip(&steps) {
             let records = journal.steps(self.order).await?;
             let cx = self.cx(text, index, &records);
@@ -87,7 +132,7 @@ impl Runner<'_> {
             let end = match records.iter().find(|it| it.index == index) {
                 Some(known) if known.name != step.name() => {
                     let why = "the journal was written by another version of the agent".to_owned();
-                    Some(End::Unwind(OrderPhase::Failed, why))
+                    Some(End::Unwind(OrderPhase::Failed, None, why))
                 }
                 Some(known) if known.state == StepState::Started => self.recover(&**step, &cx, known, acted).await?,
                 Some(_) => None,
@@ -109,12 +154,10 @@ impl Runner<'_> {
 
     /// A step that the journal does not know yet.
     async fn fresh(&self, step: &dyn Step, cx: &Cx<'_>, acted: bool) -> Result<Option<End>, ExecuteError> {
-        let journal = &self.executor.journal;
-        if journal.order(self.order).await?.is_some_and(|it| it.cancel) {
-            return Ok(Some(End::Unwind(OrderPhase::Cancelled, "cancelled by the controller".to_owned())));
+        if self.is_cancelled().await? {
+            return Ok(Some(cancelled()));
         }
-        if !acted && cx.now() > cx.order.not_after {
-            let why = format!("not after {}: its time ended before its first effect", cx.order.not_after);
+        if !acted && let Some(why) = too_late(cx) {
             return Ok(Some(End::Finished(OrderPhase::Refused, Some(Refusal::Expired), why)));
         }
         let (undo, data) = match step.prepare(cx).await {
@@ -124,12 +167,12 @@ impl Runner<'_> {
         };
         let needs_lease = step.kind() == Kind::AtMostOnce || (step.changes() && !acted);
         if needs_lease && !self.lease.is_live(self.order, cx.order.fence).await {
-            let why = "the controller's lease is not live";
+            let why = NO_LEASE;
             if acted && step.is_optional() {
                 return self.skip(step, cx, why).await.map(|()| None);
             }
             let refused = End::Finished(OrderPhase::Refused, Some(Refusal::NoLease), why.to_owned());
-            return Ok(Some(if acted { End::Unwind(OrderPhase::Failed, why.to_owned()) } else { refused }));
+            return Ok(Some(if acted { End::Unwind(OrderPhase::Failed, None, why.to_owned()) } else { refused }));
         }
         let undo = undo.map(|it| serde_json::to_string(&it)).transpose().map_err(crate::state::content("undo"))?;
         self.intent(step, cx, undo, data.clone(), step.restarts()).await?;
@@ -147,27 +190,59 @@ impl Runner<'_> {
         if step.restarts() {
             return self.await_restart(cx, record, acted, false).await;
         }
-        if step.kind() == Kind::Idempotent {
-            return self.run(step, cx, &record.data, acted).await;
-        }
-        match (step.probe(cx, record).await, step.kind()) {
-            (Ok(Seen::Done(ended)), _) => self.ended(cx, ended).await.map(|()| None),
-            (Ok(Seen::NotDone), Kind::Probe | Kind::Idempotent) => self.run(step, cx, &record.data, acted).await,
-            (Ok(Seen::NotDone), Kind::AtMostOnce) => {
+        let seen = match step.kind() {
+            Kind::Idempotent => Seen::NotDone,
+            Kind::Probe | Kind::AtMostOnce => match step.probe(cx, record).await {
+                Ok(seen) => seen,
+                Err(stop) => return self.stopped(cx, stop, acted).await.map(Some),
+            },
+        };
+        match (seen, step.kind()) {
+            (Seen::Done(ended), _) => self.ended(cx, ended).await.map(|()| None),
+            (Seen::NotDone, Kind::Probe | Kind::Idempotent) => match self.bar(step, cx, acted).await? {
+                None => self.run(step, cx, &record.data, acted).await,
+                Some(end) => {
+                    let why = "the agent stopped while this was under way; it is not done again";
+                    let ended = if step.changes() { Ended::unknown(why) } else { Ended::skipped(why) };
+                    self.ended(cx, ended).await.map(|()| Some(end))
+                }
+            },
+            (Seen::NotDone, Kind::AtMostOnce) => {
                 let why = "the agent stopped while this was under way; it is not begun again, and what became of it is unknown";
                 if step.is_optional() {
                     return self.ended(cx, Ended::unknown(why)).await.map(|()| None);
                 }
                 self.stopped(cx, Stop::Unknown(why.to_owned()), acted).await.map(Some)
             }
-            (Err(stop), _) => self.stopped(cx, stop, acted).await.map(Some),
         }
+    }
+
+    /// Why a step that a crash interrupted is not done again: before the first sure effect of an order, all that is
+    /// asked of a fresh one is asked of it again.
+    async fn bar(&self, step: &dyn Step, cx: &Cx<'_>, acted: bool) -> Result<Option<End>, ExecuteError> {
+        if self.is_cancelled().await? {
+            return Ok(Some(cancelled()));
+        }
+        if acted {
+            return Ok(None);
+        }
+        if let Some(why) = too_late(cx) {
+            return Ok(Some(End::Unwind(OrderPhase::Refused, Some(Refusal::Expired), why)));
+        }
+        if step.changes() && !self.lease.is_live(self.order, cx.order.fence).await {
+            return Ok(Some(End::Unwind(OrderPhase::Refused, Some(Refusal::NoLease), NO_LEASE.to_owned())));
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn is_cancelled(&self) -> Result<bool, ExecuteError> {
+        Ok(self.core.journal.order(self.order).await?.is_some_and(|it| it.cancel))
     }
 
     async fn run(&self, step: &dyn Step, cx: &Cx<'_>, data: &Value, acted: bool) -> Result<Option<End>, ExecuteError> {
         match step.run(cx, data).await {
             Ok(_) if step.restarts() => {
-                let records = self.executor.journal.steps(self.order).await?;
+                let records = self.core.journal.steps(self.order).await?;
                 match records.iter().find(|it| it.index == cx.run.step) {
                     Some(record) => self.await_restart(cx, record, acted, true).await,
                     None => Ok(None),
@@ -178,50 +253,23 @@ impl Runner<'_> {
         }
     }
 
-    /// Waits for another boot id: the process usually ends here, with the system, and comes back in `recover`.
-    /// `asked`: it is certain that the restart was asked for.
-    async fn await_restart(
-        &self,
-        cx: &Cx<'_>,
-        record: &StepRecord,
-        acted: bool,
-        asked: bool,
-    ) -> Result<Option<End>, ExecuteError> {
-        let journal = &self.executor.journal;
-        let deadline = record.at + RESTART_WITHIN;
-        let mut waiting = false;
-        loop {
-            let boot_id = cx.platform.boot_id().await.unwrap_or_else(|_| record.boot_id.clone());
-            if boot_id != record.boot_id {
-                journal.phase(self.order, OrderPhase::Running, None, "", cx.now()).await?;
-                return self.ended(cx, Ended::done("the PC was restarted")).await.map(|()| None);
-            }
-            if cx.now() > deadline {
-                journal.phase(self.order, OrderPhase::Running, None, "", cx.now()).await?;
-                let why = format!("no restart came within {} minutes", RESTART_WITHIN.num_minutes());
-                let stop =
-                    if asked { Stop::Failed(format!("{why}: somebody called it off")) } else { Stop::Unknown(why) };
-                return self.stopped(cx, stop, acted).await.map(Some);
-            }
-            if !waiting {
-                waiting = true;
-                let detail = format!("a restart is asked for; it must come before {deadline}");
-                journal.phase(self.order, OrderPhase::AwaitingReboot, None, &detail, cx.now()).await?;
-                self.tell().await?;
-            }
-            tokio::time::sleep(cx.clock.real(LOOK_EVERY).max(LOOK_AT_MOST_EVERY)).await;
-        }
-    }
-
     /// Undoes, newest first, whatever may have been done; then the order ends as the journal says.
     async fn backward(&self) -> Result<OrderUpdate, ExecuteError> {
-        let journal = &self.executor.journal;
+        let journal = &self.core.journal;
         let mut owed = Vec::new();
         for record in journal.steps(self.order).await?.iter().rev() {
-            if record.undo.is_none() || record.state == StepState::Undone {
+            let is_over = match undo::is_call_off(record) {
+                // A restart that came, or did not in its time, is past calling off.
+                true => record.state != StepState::Started,
+                false => record.undo.is_none() || record.state == StepState::Undone,
+            };
+            if is_over {
+                if record.state == StepState::Started {
+                    self.close(record).await?;
+                }
                 continue;
             }
-            let end = undo::step(self.executor, self.order, record).await;
+            let end = undo::step(self.core, self.order, record).await?;
             if end.undo_owed {
                 owed.push(record.name.clone());
             }
@@ -234,7 +282,22 @@ impl Runner<'_> {
         if !owed.is_empty() {
             detail.push_str(&format!("; not undone: {}", owed.join(", ")));
         }
-        self.finish(phase, None, &detail).await
+        self.finish(phase, record.refusal, &detail).await
+    }
+
+    /// A crash cut it off, it is not done again, and there is nothing to take back.
+    async fn close(&self, record: &StepRecord) -> Result<(), ExecuteError> {
+        let end = StepEnd {
+            index: record.index,
+            state: StepState::Unknown,
+            detail: "the agent stopped while this was under way; it is not done again".to_owned(),
+            data: None,
+            findings: Vec::new(),
+            at: self.core.clock.now(),
+            undo_owed: false,
+        };
+        self.core.journal.ended(self.order, &end, None).await?;
+        Ok(())
     }
 
     async fn intent(
@@ -247,41 +310,41 @@ impl Runner<'_> {
     ) -> Result<(), ExecuteError> {
         let name = step.name();
         let intent = StepIntent { undo, data, ..self.bare(&name, cx) };
-        self.executor.journal.intent(self.order, &intent, reboot).await?;
+        self.core.journal.intent(self.order, &intent, reboot).await?;
         self.tell().await
     }
 
     fn bare<'a>(&'a self, name: &'a str, cx: &Cx<'_>) -> StepIntent<'a> {
-        StepIntent { index: cx.run.step, name, undo: None, data: Value::Null, boot_id: &self.boot_id, at: cx.now() }
+        let boot_id = self.boot_id.as_deref().unwrap_or_default();
+        StepIntent { index: cx.run.step, name, undo: None, data: Value::Null, boot_id, at: cx.now() }
     }
 
     async fn skip(&self, step: &dyn Step, cx: &Cx<'_>, why: &str) -> Result<(), ExecuteError> {
         let (name, end) = (step.name(), end_of(cx, Ended::skipped(why)));
-        self.executor.journal.ended_at_once(self.order, &self.bare(&name, cx), &end, None).await?;
+        self.core.journal.ended_at_once(self.order, &self.bare(&name, cx), &end, None).await?;
         self.tell().await
     }
 
-    async fn ended(&self, cx: &Cx<'_>, ended: Ended) -> Result<(), ExecuteError> {
+    pub(super) async fn ended(&self, cx: &Cx<'_>, ended: Ended) -> Result<(), ExecuteError> {
         let end = end_of(cx, ended);
-        self.executor.journal.ended(self.order, &end, None).await?;
+        self.core.journal.ended(self.order, &end, None).await?;
         self.tell().await
     }
 
     /// A step stopped the order while it worked.
-    async fn stopped(&self, cx: &Cx<'_>, stop: Stop, acted: bool) -> Result<End, ExecuteError> {
-        let (state, phase, why) = judge(stop, acted)?;
-        let end = end_of(cx, Ended { state, ..Ended::done(why.clone()) });
-        self.executor.journal.ended(self.order, &end, Some((phase, &why))).await?;
+    pub(super) async fn stopped(&self, cx: &Cx<'_>, stop: Stop, acted: bool) -> Result<End, ExecuteError> {
+        let judged = judge(stop, acted)?;
+        self.core.journal.ended(self.order, &judged.end(cx), Some(judged.unwind())).await?;
         self.tell().await?;
         Ok(End::Unwinding)
     }
 
     /// A step stopped the order before its own intent.
     async fn stopped_before(&self, step: &dyn Step, cx: &Cx<'_>, stop: Stop, acted: bool) -> Result<End, ExecuteError> {
-        let (state, phase, why) = judge(stop, acted)?;
-        let (name, end) = (step.name(), end_of(cx, Ended { state, ..Ended::done(why.clone()) }));
-        let journal = &self.executor.journal;
-        journal.ended_at_once(self.order, &self.bare(&name, cx), &end, Some((phase, &why))).await?;
+        let judged = judge(stop, acted)?;
+        let (name, end) = (step.name(), judged.end(cx));
+        let journal = &self.core.journal;
+        journal.ended_at_once(self.order, &self.bare(&name, cx), &end, Some(judged.unwind())).await?;
         self.tell().await?;
         Ok(End::Unwinding)
     }
@@ -292,16 +355,16 @@ impl Runner<'_> {
         refusal: Option<Refusal>,
         detail: &str,
     ) -> Result<OrderUpdate, ExecuteError> {
-        let journal = &self.executor.journal;
-        journal.phase(self.order, phase, refusal, detail, self.executor.clock.now()).await?;
+        let journal = &self.core.journal;
+        journal.phase(self.order, phase, refusal, detail, self.core.clock.now()).await?;
         tracing::info!(order_id = %self.order, %phase, "order ended: {}", detail.escape_debug());
         self.tell().await?;
         let record = journal.order(self.order).await?.ok_or(ExecuteError::NotAccepted(self.order))?;
         Ok(journal.update_of(&record).await?)
     }
 
-    async fn tell(&self) -> Result<(), ExecuteError> {
-        let journal = &self.executor.journal;
+    pub(super) async fn tell(&self) -> Result<(), ExecuteError> {
+        let journal = &self.core.journal;
         if let Some(record) = journal.order(self.order).await? {
             self.progress.progress(&journal.update_of(&record).await?).await;
         }
@@ -310,10 +373,10 @@ impl Runner<'_> {
 
     fn cx<'a>(&'a self, text: &'a OrderText, index: u32, steps: &'a [StepRecord]) -> Cx<'a> {
         Cx {
-            platform: &*self.executor.platform,
-            journal: &self.executor.journal,
-            clock: &*self.executor.clock,
-            local: &self.executor.local,
+            platform: &*self.core.platform,
+            journal: &self.core.journal,
+            clock: &*self.core.clock,
+            local: &self.core.local,
             order: text,
             run: Run { order: self.order, step: index },
             steps,
@@ -321,15 +384,47 @@ impl Runner<'_> {
     }
 }
 
-/// What a stop makes of its step and of the order. Unavailable only where nothing was done yet.
-fn judge(stop: Stop, acted: bool) -> Result<(StepState, OrderPhase, String), ExecuteError> {
-    match stop {
-        Stop::State(error) => Err(error.into()),
-        Stop::Failed(why) => Ok((StepState::Failed, OrderPhase::Failed, why)),
-        Stop::Unknown(why) => Ok((StepState::Unknown, OrderPhase::Unknown, why)),
-        Stop::Unavailable(why) if acted => Ok((StepState::Failed, OrderPhase::Failed, why)),
-        Stop::Unavailable(why) => Ok((StepState::Skipped, OrderPhase::Unavailable, why)),
+const NO_LEASE: &str = "the controller's lease is not live";
+
+fn cancelled() -> End {
+    End::Unwind(OrderPhase::Cancelled, None, "cancelled by the controller".to_owned())
+}
+
+/// Whether an order's time is over, in words.
+fn too_late(cx: &Cx<'_>) -> Option<String> {
+    let not_after = cx.order.not_after;
+    (cx.now() > not_after).then(|| format!("not after {not_after}: its time ended before its first effect"))
+}
+
+/// What a stop makes of its step and of the order.
+struct Judged {
+    state: StepState,
+    phase: OrderPhase,
+    refusal: Option<Refusal>,
+    why: String,
+}
+
+impl Judged {
+    fn end(&self, cx: &Cx<'_>) -> StepEnd {
+        end_of(cx, Ended { state: self.state, ..Ended::done(self.why.clone()) })
     }
+
+    fn unwind(&self) -> Unwind<'_> {
+        Unwind { phase: self.phase, refusal: self.refusal, why: &self.why }
+    }
+}
+
+/// Unavailable only where nothing was done yet; deferred, as a precondition that failed would be.
+fn judge(stop: Stop, acted: bool) -> Result<Judged, ExecuteError> {
+    let (state, phase, refusal, why) = match stop {
+        Stop::State(error) => return Err(error.into()),
+        Stop::Failed(why) => (StepState::Failed, OrderPhase::Failed, None, why),
+        Stop::Unknown(why) => (StepState::Unknown, OrderPhase::Unknown, None, why),
+        Stop::Deferred(why) => (StepState::Failed, OrderPhase::Refused, Some(Refusal::Precondition), why),
+        Stop::Unavailable(why) if acted => (StepState::Failed, OrderPhase::Failed, None, why),
+        Stop::Unavailable(why) => (StepState::Skipped, OrderPhase::Unavailable, None, why),
+    };
+    Ok(Judged { state, phase, refusal, why })
 }
 
 fn end_of(cx: &Cx<'_>, ended: Ended) -> StepEnd {

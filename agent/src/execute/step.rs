@@ -62,6 +62,8 @@ pub(super) enum Seen {
 pub(super) enum Stop {
     Failed(String),
     Unavailable(String),
+    /// Something stands in the way that passes: all is undone, and the controller asks again later.
+    Deferred(String),
     /// Something was begun and nobody knows how it ended.
     Unknown(String),
     /// The journal failed: nothing more may be done, not even undoing.
@@ -157,11 +159,6 @@ impl Cx<'_> {
 
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
-    }
-
-    /// Lets domain time pass.
-    pub async fn wait(&self, domain: std::time::Duration) {
-        tokio::time::sleep(self.clock.real(domain)).await;
     }
 }
 

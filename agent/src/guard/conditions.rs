@@ -24,23 +24,43 @@ pub async fn evaluate(
     action: &Action,
     now: chrono::DateTime<chrono::Utc>,
 ) -> Result<String, String> {
-    let Some(tier) = action.tier() else { return Ok("none needed".to_owned()) };
+    let tier = action.tier();
     let mut seen = Vec::new();
     let mut wrong = Vec::new();
 
-    match platform.pending_reboot().await {
-        Ok(reasons) if reasons.is_empty() => seen.push("no restart owed".to_owned()),
-        Ok(reasons) => wrong.push(format!("a restart is owed first: {}", reasons.join(", "))),
-        Err(error) => unknown(&mut seen, &mut wrong, "restart owed", &error),
+    if tier.is_some() {
+        match platform.pending_reboot().await {
+            Ok(reasons) if reasons.is_empty() => seen.push("no restart owed".to_owned()),
+            Ok(reasons) => wrong.push(format!("a restart is owed first: {}", reasons.join(", "))),
+            Err(error) => unknown(&mut seen, &mut wrong, "restart owed", &error),
+        }
     }
-    if tier != Tier::Troubleshoot {
+    let must_be_idle = match action {
+        Action::Troubleshoot | Action::HideUpdate => false,
+        // A restart in the middle of an installation makes it fail.
+        Action::Reboot
+        | Action::Retry
+        | Action::RepairImage
+        | Action::ResetComponents
+        | Action::InstallManually { .. }
+        | Action::RepairInstall { .. }
+        | Action::ResetPc(_) => true,
+    };
+    if must_be_idle {
         match platform.is_servicing_busy().await {
             Ok(false) => seen.push("no other installer works".to_owned()),
             Ok(true) => wrong.push("another installer works".to_owned()),
             Err(error) => unknown(&mut seen, &mut wrong, "other installers", &error),
         }
     }
-    if tier == Tier::Retry {
+    if *action == Action::Reboot {
+        match platform.is_update_client_busy().await {
+            Ok(false) => seen.push("no update is being installed".to_owned()),
+            Ok(true) => wrong.push("an update is being installed".to_owned()),
+            Err(error) => unknown(&mut seen, &mut wrong, "the update client", &error),
+        }
+    }
+    if tier == Some(Tier::Retry) {
         match pause::by_person(platform, now).await {
             Ok(None) => seen.push("updates are not paused".to_owned()),
             Ok(Some(pause)) => wrong.push(format!("a person paused updates: {pause}")),
@@ -67,10 +87,13 @@ pub async fn evaluate(
     }
 }
 
-fn machine(condition: &Condition, tier: Tier, seen: &mut Vec<String>, wrong: &mut Vec<String>) {
+fn machine(condition: &Condition, tier: Option<Tier>, seen: &mut Vec<String>, wrong: &mut Vec<String>) {
     if condition.role == DeviceRole::Oobe {
         wrong.push("the first setup of this PC is not finished".to_owned());
+    } else {
+        seen.push(format!("role {}", condition.role));
     }
+    let Some(tier) = tier else { return };
     if condition.role == DeviceRole::Uwf && tier >= Tier::RepairImage {
         wrong.push("the unified write filter would undo this at the next restart".to_owned());
     }

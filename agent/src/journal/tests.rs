@@ -1,5 +1,8 @@
 use chrono::TimeZone as _;
 
+use chrono::Duration;
+use fleetmend_proto::order::{OrderPhase, OrderText};
+
 use super::*;
 
 fn now() -> DateTime<Utc> {
@@ -31,6 +34,30 @@ async fn a_clock_set_back_does_not_count_starts_of_the_future() {
         journal.start_recorded(now() + Duration::days(30)).await.expect("stored");
     }
     assert_eq!(journal.start_recorded(now()).await.expect("stored"), None);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_binds_no_longer_than_a_right_one() {
+    let (dir, journal) = journal().await;
+    let (ahead, order) = (now() + Duration::days(1500), order());
+    for minute in 0..4 {
+        journal.start_recorded(ahead + Duration::minutes(minute)).await.expect("stored");
+    }
+    assert!(journal.safe_until(ahead + Duration::minutes(2)).await.expect("read").is_some());
+    assert_eq!(journal.safe_until(now()).await.expect("read"), None, "safe mode for years");
+
+    journal.accept(&order, b"note", "", "boot", ahead).await.expect("stored");
+    let intent =
+        StepIntent { index: 1, name: "restart", undo: None, data: serde_json::Value::Null, boot_id: "boot", at: ahead };
+    journal.intent(order.order, &intent, true).await.expect("stored");
+    assert_eq!(journal.reboots(order.order, ahead).await.expect("read"), (1, 1));
+    assert_eq!(journal.reboots(order.order, now()).await.expect("read"), (1, 0), "a restart of the future");
+
+    std::fs::create_dir(dir.path().join("other")).expect("folder");
+    std::fs::write(dir.path().join("other/identity.json"), b"{}").expect("writes");
+    let lost = Journal::new(AgentDb::open(&dir.path().join("other/agent.db"), ahead).await.expect("opens"));
+    assert_eq!(lost.forgot_before(now()).await.expect("read"), Some(now()), "no order would be new for years");
+    assert_eq!(lost.forgot_before(now() + Duration::hours(1)).await.expect("read"), Some(now()), "and it stays so");
 }
 
 #[tokio::test]

@@ -147,6 +147,14 @@ pub trait Platform: Send + Sync + 'static {
     async fn pending_reboot(&self) -> Result<Vec<String>>;
     /// Whether another installer works right now.
     async fn is_servicing_busy(&self) -> Result<bool>;
+    /// Where the servicing log (`%SystemRoot%\Logs\CBS\CBS.log`) ends now, in bytes.
+    async fn servicing_log_end(&self) -> Result<u64> {
+        Err(no_servicing_log())
+    }
+    /// The servicing log from `from` to its end; all of it where it is shorter than that, as it was begun anew.
+    async fn servicing_log(&self, _from: u64) -> Result<Vec<u8>> {
+        Err(no_servicing_log())
+    }
 
     // --- services --------------------------------------------------------------------------------------------------
     /// `Ok(None)`: no such service.
@@ -196,6 +204,16 @@ pub trait Platform: Send + Sync + 'static {
     // --- power -----------------------------------------------------------------------------------------------------
     /// Asks for a restart and returns; the process ends with the operating system.
     async fn reboot(&self, run: Run, delay: Duration, reason: &str) -> Result<()>;
+    /// Calls off a restart that was asked for and has not begun; an error where there is none to call off.
+    async fn call_off_reboot(&self, _run: Run) -> Result<()> {
+        let why = "this system has no way to do it".to_owned();
+        Err(PlatformError::Unavailable { what: "calling off a restart".to_owned(), why })
+    }
     /// Invokes a reset of the PC. Accepted is not finished.
     async fn reset_pc(&self, run: Run, reset: &ResetPc) -> Result<()>;
+}
+
+fn no_servicing_log() -> PlatformError {
+    let why = "this system keeps none".to_owned();
+    PlatformError::Unavailable { what: "the servicing log".to_owned(), why }
 }

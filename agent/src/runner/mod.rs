@@ -18,7 +18,8 @@ pub use start::{DataDir, RunError, become_device, enroll_once};
 
 use crate::{
     config::Config,
-    execute::{Admission, Executor},
+    execute::{self, Admission, ExecuteError, Executor},
+    identity::Identity,
     journal::Journal,
     link::{
         dead_letters::DeadLetters, failure::chain, lease::HeldLease, orders::ProofFirst, orders::Teller,
@@ -58,12 +59,13 @@ pub async fn run(agent: AgentParts, shutdown: CancellationToken) -> Result<(), R
 
 async fn run_with(parts: &AgentParts, db: &AgentDb) -> Result<std::convert::Infallible, RunError> {
     let AgentParts { config, platform, clock } = parts;
-    let identity = become_device(config, &**platform).await?;
     let outbox = Outbox::new(db.clone());
     let journal = Journal::new(db.clone());
     if let Some(until) = journal.start_recorded(clock.now()).await.map_err(RunError::State)? {
         tracing::warn!(%until, "started too often in a short time: safe mode, orders are refused");
     }
+    restore_first(parts, db).await?;
+    let identity = become_device(config, &**platform).await?;
     let reporter = Arc::new(Reporter::new(outbox.clone(), DeadLetters::new(&config.data_dir)));
     let records = Arc::new(Records::new(
         Arc::clone(platform),
@@ -92,14 +94,42 @@ async fn run_with(parts: &AgentParts, db: &AgentDb) -> Result<std::convert::Infa
         lease: Arc::new(HeldLease::default()),
         current: tokio::sync::watch::Sender::new(None),
     });
-    let orders = Orders { executor, link: Arc::clone(&link), records, accepted: tokio::sync::Notify::new() };
+    let orders = Orders {
+        executor,
+        link: Arc::clone(&link),
+        records,
+        accepted: tokio::sync::Notify::new(),
+        closing: CancellationToken::new(),
+    };
     let agent = Agent { parts, outbox, orders, instance: Uuid::new_v4() };
     let first_wait = start::first_wait(config, &**platform).await;
-    tokio::select! {
+    let mut running = std::pin::pin!(agent.orders.run());
+    let stopped = tokio::select! {
         never = watch(&agent.orders.records, &**clock, config.detect_interval) => match never {},
-        stopped = agent.orders.run() => stopped.map_err(RunError::Execute),
+        stopped = &mut running => return Err(RunError::Execute(stopped.err().unwrap_or(ExecuteError::Closed))),
         stopped = link.run(identity, first_wait, &agent) => stopped.map_err(RunError::Link),
-    }
+    };
+    // An order under way ends as one whose network was cut: nothing stays half done because of the link.
+    agent.orders.closing.cancel();
+    running.await.map_err(RunError::Execute)?;
+    stopped
+}
+
+/// Before whatever can fail: takes back what an earlier run left half done. Without this device's identity nothing of
+/// it may go on.
+async fn restore_first(agent: &AgentParts, db: &AgentDb) -> Result<(), RunError> {
+    let AgentParts { config, platform, clock } = agent;
+    let no_authority = match Identity::load(&config.data_dir) {
+        Ok(Some(_)) => None,
+        Ok(None) => Some("this device has no identity any more, so the order was undone".to_owned()),
+        Err(error) => {
+            Some(format!("this device's identity cannot be used, so the order was undone: {}", chain(&error)))
+        }
+    };
+    let (platform, clock) = (Arc::clone(platform), Arc::clone(clock));
+    execute::restore(platform, db.clone(), clock, config.policy.clone(), no_authority.as_deref())
+        .await
+        .map_err(RunError::Execute)
 }
 
 /// Domain time to the next look while an attempt waits for more of its records.

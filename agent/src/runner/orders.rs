@@ -1,16 +1,21 @@
 //! One order at a time: leave from the controller, then the executor. Takes no input: it re-reads the journal whenever
 //! something may have changed, so that a first run, a retry and a restart are the same path.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use fleetmend_proto::{Fence, OrderId};
+use async_trait::async_trait;
+use fleetmend_proto::{Fence, OrderId, order::Refusal};
 use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::Records;
 use crate::{
-    execute::{ExecuteError, Executor},
+    execute::{ExecuteError, Executor, Lease},
     link::{Backoff, LinkError, backoff::unit, failure::chain, orders, session::Link},
 };
+
+/// Between two questions for a lease that waited in vain. Link time.
+const LEASE_LOOK: Duration = Duration::from_millis(100);
 
 /// The order-running part of one agent.
 #[derive(Debug)]
@@ -20,46 +25,87 @@ pub struct Orders {
     pub records: Arc<Records>,
     /// An order was accepted.
     pub accepted: Notify,
+    /// The agent ends: no further order begins.
+    pub closing: CancellationToken,
+}
+
+/// The lease as it is asked for by orders taken up again: right after a start there may be no connection yet.
+struct AfterStart<'a> {
+    lease: &'a dyn Lease,
+    /// Link time.
+    until: Instant,
+}
+
+#[async_trait]
+impl Lease for AfterStart<'_> {
+    async fn is_live(&self, order: OrderId, fence: Fence) -> bool {
+        loop {
+            if self.lease.is_live(order, fence).await {
+                return true;
+            }
+            if Instant::now() >= self.until {
+                return false;
+            }
+            tokio::time::sleep(LEASE_LOOK).await;
+        }
+    }
 }
 
 /// What the controller said to a begin.
 enum Leave {
     Given(Fence),
-    Denied(Fence, String),
+    Denied(Fence, Refusal, String),
     /// The order ended meanwhile: cancelled, or replaced.
     Gone,
 }
 
 impl Orders {
-    /// Takes up what an earlier run left, then runs orders as they are accepted.
+    /// Takes up what an earlier run left, then runs orders as they are accepted, until `closing`: then the order under
+    /// way is the last.
     ///
     /// # Errors
     /// When the journal failed: nothing more may be done then.
-    pub async fn run(&self) -> Result<std::convert::Infallible, ExecuteError> {
-        for ended in self.executor.resume(&*self.link.lease, &*self.link.teller).await? {
+    pub async fn run(&self) -> Result<(), ExecuteError> {
+        let settings = self.link.settings;
+        let connected_by = settings.first_connect_within + settings.channel.call_timeout;
+        let lease = AfterStart { lease: &*self.link.lease, until: Instant::now() + connected_by };
+        for ended in self.executor.resume(&lease, &*self.link.teller).await? {
             tracing::info!(order_id = %ended.order, phase = %ended.phase, "order taken up again");
         }
         self.link.teller.nudge();
-        loop {
+        while !self.closing.is_cancelled() {
             for (order, _) in self.executor.unbegun().await? {
                 self.run_one(order).await?;
             }
-            self.accepted.notified().await;
+            let owes = self.executor.is_owing().await?;
+            tokio::select! {
+                () = self.accepted.notified() => {}
+                () = self.closing.cancelled() => {}
+                settled = self.executor.settle_later(), if owes => {
+                    settled?;
+                    self.link.teller.nudge();
+                }
+            }
         }
+        Ok(())
     }
 
     async fn run_one(&self, order: OrderId) -> Result<(), ExecuteError> {
-        match self.ask_leave(order).await? {
+        let leave = tokio::select! {
+            leave = self.ask_leave(order) => leave?,
+            () = self.closing.cancelled() => return Ok(()),
+        };
+        match leave {
             Leave::Given(fence) => {
                 tracing::info!(order_id = %order, %fence, "order begins");
                 let ended = self.executor.execute(order, &*self.link.lease, &*self.link.teller).await?;
                 tracing::info!(order_id = %order, phase = %ended.phase, "order ended");
             }
-            Leave::Denied(fence, reason) => {
+            Leave::Denied(fence, refusal, reason) => {
                 // A redelivery under a higher fence may have come meanwhile: that one is asked for next.
                 let newest = self.executor.journal().order(order).await?.map(|it| it.fence);
                 if newest == Some(fence) {
-                    self.executor.abandon(order, &reason).await?;
+                    self.executor.abandon(order, refusal, &reason).await?;
                 }
             }
             Leave::Gone => {}
@@ -73,6 +119,11 @@ impl Orders {
         let settings = self.link.settings;
         let mut backoff = Backoff::new(settings.backoff);
         loop {
+            if let Some(until) = self.executor.safe_until().await? {
+                let Some(record) = self.executor.journal().order(order).await? else { return Ok(Leave::Gone) };
+                let why = format!("safe mode until {until}: the agent started too often in a short time");
+                return Ok(Leave::Denied(record.fence, Refusal::SafeMode, why));
+            }
             let channel = self.link.channel().await;
             // The fence of the newest delivery counts.
             let Some(record) = self.executor.journal().order(order).await? else { return Ok(Leave::Gone) };
@@ -83,7 +134,7 @@ impl Orders {
             // taken for what the order did.
             let newest = match self.records.look_at_all().await {
                 Ok(newest) => newest,
-                Err(error) => return Ok(Leave::Denied(record.fence, chain(&error))),
+                Err(error) => return Ok(Leave::Denied(record.fence, Refusal::NoLease, chain(&error))),
             };
             let asked_at = Instant::now();
             match orders::begin(&channel, settings.channel.call_timeout, order, record.fence, newest).await {
@@ -92,7 +143,8 @@ impl Orders {
                     return Ok(Leave::Given(record.fence));
                 }
                 Err(LinkError::Rejected { reason } | LinkError::Invalid { reason } | LinkError::Barred { reason }) => {
-                    return Ok(Leave::Denied(record.fence, format!("the controller gave no leave: {reason}")));
+                    let reason = format!("the controller gave no leave: {reason}");
+                    return Ok(Leave::Denied(record.fence, Refusal::NoLease, reason));
                 }
                 Err(error) => {
                     tracing::debug!(order_id = %order, error = %chain(&error), "leave to begin not answered, asking again");

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fleetmend_proto::FleetId;
+use fleetmend_proto::{FleetId, clock::wall_now};
 
 use crate::{
     config::Config,
@@ -15,8 +15,10 @@ use crate::{
     identity::{Identity, IdentityError, PendingKey},
     link::{Backoff, Patience, backoff::unit, failure::chain, session::LinkStopped},
     platform::{Platform, PlatformError},
-    state::StateError,
+    state::{AgentDb, StateError},
 };
+
+const DATABASE: &str = "agent.db";
 
 /// Why an agent does not run.
 #[derive(Debug, thiserror::Error)]
@@ -65,11 +67,7 @@ impl DataDir {
     /// When it cannot be written or another agent holds it.
     pub fn lock(path: &Path) -> Result<Self, RunError> {
         let failed = |source| RunError::DataDir { path: path.to_owned(), source };
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(path).map_err(failed)?;
+        make_folder(path)?;
         let lock =
             fs::OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock")).map_err(failed)?;
         match lock.try_lock() {
@@ -82,8 +80,16 @@ impl DataDir {
     /// The agent's state file.
     #[must_use]
     pub fn database(&self) -> PathBuf {
-        self.path.join("agent.db")
+        self.path.join(DATABASE)
     }
+}
+
+fn make_folder(path: &Path) -> Result<(), RunError> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(|source| RunError::DataDir { path: path.to_owned(), source })
 }
 
 /// The stored identity, or a new one by the token; waits for a controller that is away.
@@ -134,6 +140,12 @@ pub async fn enroll_once(config: &Config, platform: &dyn Platform) -> Result<Ide
     };
     let key = PendingKey::kept(&config.data_dir, None).map_err(RunError::Identity)?;
     let enrolled = enroll::enroll(enrollment, key, &token).await.map_err(RunError::Enroll)?;
+    // First, so that an identity without a state file always means that the file was lost.
+    make_folder(&config.data_dir)?;
+    let database = config.data_dir.join(DATABASE);
+    if !database.exists() {
+        AgentDb::open(&database, wall_now()).await.map_err(RunError::State)?.close().await;
+    }
     enrolled.identity.save(&config.data_dir).map_err(RunError::Identity)?;
     remove_token(config);
     let device = enrolled.identity.device();

@@ -11,7 +11,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use sqlx::{
-    Row as _, Sqlite, SqlitePool, Transaction,
+    Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -29,6 +29,12 @@ pub enum StateError {
     },
     #[error("cannot set aside the damaged state file {path}: move it away by hand")]
     SetAside {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the agent's state file {path} cannot be made: check the disk and the folder's permissions")]
+    Make {
         path: PathBuf,
         #[source]
         source: std::io::Error,
@@ -66,26 +72,54 @@ pub struct AgentDb {
 pub(crate) type Tx = Transaction<'static, Sqlite>;
 
 impl AgentDb {
-    /// Opens the file, making it when there is none. A damaged one is renamed to `<name>.damaged-<time>`, a new one
-    /// begun with a new epoch, and [`AgentDb::loss`] says so. `now` is domain time.
+    /// Opens the file, making it when there is none. A damaged one is renamed to `<name>.damaged-<time>`, and one that is
+    /// missing or empty although this device has an identity was lost: then a new one is begun with a new epoch, and
+    /// [`AgentDb::loss`] says so. `now` is domain time.
     ///
     /// # Errors
-    /// When the file cannot be opened, renamed, or is of a newer agent.
+    /// When the file cannot be opened, made, renamed, or is of a newer agent.
     pub async fn open(path: &Path, now: DateTime<Utc>) -> Result<Self> {
-        match open_checked(path).await {
-            Ok(pool) => Self::with_schema(path, pool, now, None).await,
-            Err(damage) if damage.is_corruption => {
-                let aside = set_aside(path, now)?;
-                let loss = format!(
-                    "the state file was damaged ({}) and set aside as {}: unsent outcomes and the journal before {now} are lost",
-                    damage.why,
-                    aside.display()
-                );
-                tracing::error!(file = %path.display(), %loss, "state file damaged");
-                let pool = open_checked(path).await.map_err(|damage| damage.into_error(path))?;
-                Self::with_schema(path, pool, now, Some(loss)).await
+        let mut loss = None;
+        // A file of no bytes is nothing that SQLite has to look at.
+        if std::fs::metadata(path).is_ok_and(|it| it.len() > 0) {
+            match open_checked(path).await {
+                Ok(pool) => match version(&pool).await? {
+                    SCHEMA_VERSION => return Ok(Self::of(pool, None)),
+                    0 => pool.close().await,
+                    found => return Err(StateError::Newer { path: path.to_owned(), found }),
+                },
+                Err(damage) if damage.is_corruption => {
+                    let aside = set_aside(path, now)?;
+                    loss = Some(format!(
+                        "the state file was damaged ({}) and set aside as {}: unsent outcomes and the journal before {now} are lost",
+                        damage.why,
+                        aside.display()
+                    ));
+                }
+                Err(other) => return Err(other.into_error(path)),
             }
-            Err(other) => Err(other.into_error(path)),
+        }
+        let loss = loss.or_else(|| {
+            let trace = trace_of_use(path)?;
+            let trace = trace.display();
+            Some(format!(
+                "the state file was gone, but {trace} is there: unsent outcomes and the journal before {now} are lost"
+            ))
+        });
+        if let Some(loss) = &loss {
+            tracing::error!(file = %path.display(), %loss, "state file lost");
+        }
+        make(path, now, loss.is_some()).await?;
+        let pool = open_checked(path).await.map_err(|damage| damage.into_error(path))?;
+        Ok(Self::of(pool, loss))
+    }
+
+    fn of(pool: SqlitePool, loss: Option<String>) -> Self {
+        Self {
+            pool,
+            loss,
+            #[cfg(test)]
+            cut: std::sync::Arc::default(),
         }
     }
 
@@ -98,37 +132,6 @@ impl AgentDb {
     /// Closes the connection and waits until it is closed.
     pub async fn close(&self) {
         self.pool.close().await;
-    }
-
-    async fn with_schema(path: &Path, pool: SqlitePool, now: DateTime<Utc>, loss: Option<String>) -> Result<Self> {
-        let db = Self {
-            pool,
-            loss,
-            #[cfg(test)]
-            cut: std::sync::Arc::default(),
-        };
-        let mut tx = db.begin().await?;
-        let row = sqlx::query("PRAGMA user_version").fetch_one(&mut *tx).await.map_err(sql("read its version"))?;
-        let found: i64 = row.get(0);
-        if found == SCHEMA_VERSION {
-            return Ok(db);
-        }
-        if found != 0 {
-            return Err(StateError::Newer { path: path.to_owned(), found });
-        }
-        // After a loss old positions must never come back: seconds since 1970 are above any epoch ever counted.
-        let forgot = db.loss.is_some().then(|| now.timestamp_micros());
-        let epoch = if forgot.is_some() { now.timestamp().max(2) } else { 1 };
-        sqlx::raw_sql(SCHEMA).execute(&mut *tx).await.map_err(sql("make its tables"))?;
-        sqlx::query("INSERT INTO meta VALUES (1, $1, 1, 0, 0, NULL, 0, 0, $2, NULL)")
-            .bind(epoch)
-            .bind(forgot)
-            .execute(&mut *tx)
-            .await
-            .map_err(sql("make its tables"))?;
-        sqlx::query("PRAGMA user_version = 1").execute(&mut *tx).await.map_err(sql("set its version"))?;
-        tx.commit().await.map_err(sql("make its tables"))?;
-        Ok(db)
     }
 
     pub(crate) async fn begin(&self) -> Result<Tx> {
@@ -184,6 +187,70 @@ impl Damage {
     }
 }
 
+async fn version(pool: &SqlitePool) -> Result<i64> {
+    sqlx::query_scalar("PRAGMA user_version").fetch_one(pool).await.map_err(sql("read its version"))
+}
+
+/// Makes a whole new file under another name and renames it last, so that a crash in between leaves no file that looks
+/// new. After a loss old positions must never come back: seconds since 1970 are above any epoch ever counted.
+async fn make(path: &Path, now: DateTime<Utc>, after_loss: bool) -> Result<()> {
+    let new = beside(path, ".new");
+    let failed = |source| StateError::Make { path: path.to_owned(), source };
+    for leftover in ["", "-wal", "-shm", "-journal"] {
+        remove(&beside(&new, leftover)).map_err(failed)?;
+    }
+    let forgot = after_loss.then(|| now.timestamp_micros());
+    let epoch = if after_loss { now.timestamp().max(2) } else { 1 };
+    let pool = open_checked(&new).await.map_err(|damage| damage.into_error(&new))?;
+    let mut tx = pool.begin().await.map_err(sql("make its tables"))?;
+    sqlx::raw_sql(SCHEMA).execute(&mut *tx).await.map_err(sql("make its tables"))?;
+    sqlx::query("INSERT INTO meta VALUES (1, $1, 1, 0, 0, NULL, 0, 0, $2, NULL)")
+        .bind(epoch)
+        .bind(forgot)
+        .execute(&mut *tx)
+        .await
+        .map_err(sql("make its tables"))?;
+    sqlx::query("PRAGMA user_version = 1").execute(&mut *tx).await.map_err(sql("set its version"))?;
+    tx.commit().await.map_err(sql("make its tables"))?;
+    // Closing the only connection puts all into the one file.
+    pool.close().await;
+    for companion in ["-wal", "-shm", "-journal"] {
+        remove(&beside(path, companion)).map_err(failed)?;
+    }
+    std::fs::rename(&new, path).map_err(failed)?;
+    #[cfg(unix)]
+    if let Some(folder) = path.parent() {
+        std::fs::File::open(folder).and_then(|it| it.sync_all()).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// What lies beside a missing state file only where there was one: this device's identity, or a damaged predecessor.
+fn trace_of_use(path: &Path) -> Option<PathBuf> {
+    let identity = path.with_file_name("identity.json");
+    if identity.exists() {
+        return Some(identity);
+    }
+    let damaged = format!("{}.damaged-", path.file_name()?.to_string_lossy());
+    let entries = std::fs::read_dir(path.parent()?).ok()?;
+    entries
+        .filter_map(|it| Some(it.ok()?.path()))
+        .find(|it| it.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&damaged)))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 async fn open_checked(path: &Path) -> std::result::Result<SqlitePool, Damage> {
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -218,19 +285,11 @@ async fn open_checked(path: &Path) -> std::result::Result<SqlitePool, Damage> {
 }
 
 fn set_aside(path: &Path, now: DateTime<Utc>) -> Result<PathBuf> {
-    let with = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let aside = with(&format!(".damaged-{}", now.timestamp_micros()));
+    let aside = beside(path, &format!(".damaged-{}", now.timestamp_micros()));
     let failed = |source| StateError::SetAside { path: path.to_owned(), source };
     std::fs::rename(path, &aside).map_err(failed)?;
     for companion in ["-wal", "-shm"] {
-        match std::fs::remove_file(with(companion)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-            Ok(()) | Err(_) => {}
-        }
+        remove(&beside(path, companion)).map_err(failed)?;
     }
     Ok(aside)
 }

@@ -47,7 +47,7 @@ async fn a_damaged_file_is_set_aside_and_its_loss_told() {
         let after = Outbox::new(db.clone()).position().await.expect("position");
         assert!(after.epoch > before.epoch, "{damage}: {after:?} after {before:?}");
         assert_eq!(after.seq, 0);
-        assert_eq!(Journal::new(db.clone()).forgot_before().await.expect("a time"), Some(later));
+        assert_eq!(Journal::new(db.clone()).forgot_before(later).await.expect("a time"), Some(later));
         db.close().await;
         assert!(
             std::fs::read_dir(dir.path())
@@ -74,4 +74,47 @@ async fn a_file_of_a_newer_agent_is_refused() {
 async fn a_folder_that_is_missing_names_the_path() {
     let error = AgentDb::open(Path::new("/nonexistent/agent.db"), now()).await.expect_err("no such folder");
     assert!(error.to_string().contains("/nonexistent/agent.db"), "{error}");
+}
+
+/// What a start finds where there was a state file before.
+async fn is_told_as_lost(dir: &Path) {
+    let db = AgentDb::open(&dir.join("agent.db"), now()).await.expect("opens");
+    assert!(db.loss().is_some_and(|it| it.contains("are lost")), "{:?}", db.loss());
+    let position = Outbox::new(db.clone()).position().await.expect("position");
+    assert_eq!(position.epoch, now().timestamp());
+    assert_eq!(Journal::new(db.clone()).forgot_before(now()).await.expect("a time"), Some(now()));
+    db.close().await;
+    let db = AgentDb::open(&dir.join("agent.db"), now()).await.expect("opens");
+    assert_eq!(db.loss(), None, "it is told once");
+    db.close().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_or_empty_though_the_device_is_enrolled_is_a_loss() {
+    for emptied in [false, true] {
+        let dir = tempfile::tempdir().expect("folder");
+        if emptied {
+            std::fs::write(dir.path().join("agent.db"), b"").expect("writes");
+        }
+        std::fs::write(dir.path().join("identity.json"), b"{}").expect("writes");
+        is_told_as_lost(dir.path()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_crash_between_setting_aside_and_the_new_file_is_still_a_loss() {
+    let dir = tempfile::tempdir().expect("folder");
+    std::fs::write(dir.path().join("agent.db.damaged-1"), b"xxxx").expect("writes");
+    // The new one was half made.
+    std::fs::write(dir.path().join("agent.db.new"), b"xxxx").expect("writes");
+    is_told_as_lost(dir.path()).await;
+}
+
+#[tokio::test]
+async fn a_file_without_tables_counts_as_none() {
+    let dir = tempfile::tempdir().expect("folder");
+    let pool = open_checked(&dir.path().join("agent.db")).await.map_err(|it| it.why).expect("opens");
+    pool.close().await;
+    let db = AgentDb::open(&dir.path().join("agent.db"), now()).await.expect("opens");
+    assert_eq!((db.loss(), Outbox::new(db.clone()).position().await.expect("position").epoch), (None, 1));
 }

@@ -111,6 +111,79 @@ async fn troubleshoot_lists_what_it_found() {
 }
 
 #[tokio::test]
+async fn what_windows_keeps_running_is_fixed_when_it_runs() {
+    for (fails, result) in [(false, FindingResult::Fixed), (true, FindingResult::NotFixed)] {
+        let bench = Bench::new();
+        bench.fake.change(|pc| {
+            pc.services.insert("mpssvc".to_owned(), (StartType2::Disabled, false));
+        });
+        if fails {
+            bench.fake.fails("start mpssvc", Fail::Failed);
+        }
+        let update = bench.run(Action::Troubleshoot).await;
+        let steps = steps(&bench, &update).await;
+        assert_eq!(step(&steps, "services").findings.iter().map(|it| it.result).collect::<Vec<_>>(), [result]);
+        assert_eq!(bench.fake.pc().services["mpssvc"], (StartType2::Automatic, !fails));
+    }
+}
+
+#[tokio::test]
+async fn an_undone_fix_is_stopped_again_and_does_not_count_as_come_back() {
+    let bench = Bench::new();
+    bench.fake.change(|pc| {
+        pc.services.insert("mpssvc".to_owned(), (StartType2::Disabled, false));
+    });
+    let before = bench.fake.pc();
+    let db = bench.db().await;
+    let agent = bench.agent(&db);
+    for number in 1..=3_u32 {
+        let mut text = Bench::text(Action::Troubleshoot, i64::from(number));
+        text.order = fleetmend_proto::OrderId(uuid::Uuid::from_u128(number.into()));
+        assert!(matches!(agent.accept(&super::key().sign(&text).0).await.expect("journal"), Admission::Accepted(_)));
+        if number < 3 {
+            bench.fake.cancels_at("start mpssvc", &db, text.order, text.fence);
+            let update = agent.execute(text.order, &bench.lease, &Deaf).await.expect("journal");
+            assert_eq!(update.phase, OrderPhase::Cancelled, "{}", update.detail);
+            assert_eq!(bench.fake.pc(), before, "undone");
+        } else {
+            agent.execute(text.order, &bench.lease, &Deaf).await.expect("journal");
+        }
+    }
+    db.close().await;
+    assert_eq!(bench.fake.pc().services["mpssvc"], (StartType2::Automatic, true), "taken for a policy's doing");
+}
+
+#[tokio::test]
+async fn a_busy_pc_is_not_cleaned() {
+    let bench = Bench::new();
+    bench.fake.has_free(1 << 30);
+    bench.fake.is_busy(true);
+    let update = bench.run(Action::Troubleshoot).await;
+    let steps = steps(&bench, &update).await;
+    assert_eq!(step(&steps, "disk").findings[0].result, FindingResult::Reported);
+    assert_eq!(bench.fake.count("run Dism"), 0);
+}
+
+#[tokio::test]
+async fn sfc_in_another_language_is_judged_by_its_log() {
+    let german = "Der Windows-Ressourcenschutz hat keine Integritätsverletzungen gefunden.";
+    let cases = [
+        (0, "[SR] Verify complete\r\n", StepState::Done, OrderPhase::Succeeded),
+        (0, "[SR] Cannot repair member file x\r\n[SR] Verify complete\r\n", StepState::Failed, OrderPhase::Failed),
+        (0, "", StepState::Unknown, OrderPhase::Succeeded),
+        (1, "", StepState::Failed, OrderPhase::Failed),
+    ];
+    for (code, log, state, phase) in cases {
+        let bench = Bench::new();
+        bench.fake.exits("/scannow", code, german);
+        bench.fake.sfc_writes(log);
+        let update = bench.run(Action::RepairImage).await;
+        assert_eq!(update.phase, phase, "{code} {log:?}");
+        assert_eq!(step(&steps(&bench, &update).await, "sfc_scannow").state, state, "{code} {log:?}");
+    }
+}
+
+#[tokio::test]
 async fn repair_image_runs_dism_then_sfc_with_exact_arguments() {
     let bench = Bench::new();
     bench.fake.exits("/ScanHealth", 0, "The component store is repairable.");
@@ -400,6 +473,18 @@ async fn preconditions_defer_and_are_recorded() {
         assert_eq!(why, Refusal::Precondition);
         assert!(detail.contains(word), "{detail}");
     }
+    for action in [Action::Reboot, Action::HideUpdate, Action::Troubleshoot] {
+        let bench = Bench::new();
+        bench.fake.has_role(fleetmend_proto::condition::DeviceRole::Oobe);
+        let (why, detail) = refusal(&bench, action).await;
+        assert_eq!(why, Refusal::Precondition);
+        assert!(detail.contains("first setup"), "{detail}");
+    }
+    let bench = Bench::new();
+    bench.fake.is_busy(true);
+    let (why, detail) = refusal(&bench, Action::Reboot).await;
+    assert_eq!(why, Refusal::Precondition);
+    assert!(detail.contains("an update is being installed"), "{detail}");
     let bench = Bench::new();
     bench.fake.owes_restart("CBS RebootPending");
     bench.fake.restarts_at_once();

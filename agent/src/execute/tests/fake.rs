@@ -12,16 +12,17 @@ use std::{
 
 use async_trait::async_trait;
 use fleetmend_proto::{
-    Condition, HResult, PackageHash, ResetPc, UpdateRef,
+    Condition, Fence, HResult, OrderId, PackageHash, ResetPc, UpdateRef,
     condition::{Architecture, DeviceRole, ProductType, UpdateAuthority},
 };
 
 use crate::{
+    journal::Journal,
     platform::{
         Exit, Folder, InstallAnswer, Machine, Offer, Platform, PlatformError, Program, RecordFile, Result, Run,
         Service, ServiceState, StartType,
     },
-    state::Cut,
+    state::{AgentDb, Cut},
 };
 
 /// What the PC is like; equal states are equal PCs.
@@ -61,6 +62,21 @@ struct Inside {
     free: u64,
     on_battery: Option<u8>,
     restarts_at_once: bool,
+    /// Services that hang: looks at them until they are stopped once asked to.
+    hangs: HashMap<String, u32>,
+    stopping: HashMap<String, u32>,
+    role: DeviceRole,
+    is_busy: bool,
+    servicing_log: Vec<u8>,
+    builds_folders: bool,
+    /// Started by a trigger after it was seen stopped once.
+    by_itself: Option<String>,
+    /// A call that, once made, makes another one fail from then on.
+    fails_after: Option<(String, String, Fail)>,
+    hidden_once: Option<String>,
+    cancels: Option<(String, Journal, OrderId, Fence)>,
+    /// What SFC appends to it.
+    sfc_writes: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +118,17 @@ impl Fake {
                 free: 100 << 30,
                 on_battery: None,
                 restarts_at_once: false,
+                hangs: HashMap::new(),
+                stopping: HashMap::new(),
+                role: DeviceRole::Workstation,
+                is_busy: false,
+                builds_folders: true,
+                by_itself: None,
+                fails_after: None,
+                hidden_once: None,
+                cancels: None,
+                servicing_log: b"[SR] Cannot repair member file of an earlier run\r\n".to_vec(),
+                sfc_writes: "CSI 00000007 [SR] Verify complete\r\n".to_owned(),
             }),
         }
     }
@@ -153,6 +180,62 @@ impl Fake {
         self.with(|it| it.on_battery = Some(percent));
     }
 
+    /// Once asked to stop, the service takes so many looks until it has stopped, longer than anybody waits at first.
+    pub fn hangs(&self, name: &str, looks: u32) {
+        self.with(|it| it.hangs.insert(name.to_owned(), looks));
+    }
+
+    /// Nothing that starts makes the folders that are missing.
+    pub fn builds_no_folders(&self) {
+        self.with(|it| it.builds_folders = false);
+    }
+
+    /// A trigger starts it right after somebody has seen that it does not run.
+    pub fn starts_by_itself(&self, name: &str) {
+        self.with(|it| it.by_itself = Some(name.to_owned()));
+    }
+
+    /// From the first `call` on, `other` fails.
+    pub fn fails_after(&self, call: &str, other: &str, how: Fail) {
+        self.with(|it| it.fails_after = Some((call.to_owned(), other.to_owned(), how)));
+    }
+
+    /// Only this call fails from now on.
+    pub fn fails_only(&self, call: &str, how: Fail) {
+        self.heals();
+        self.fails(call, how);
+    }
+
+    /// The next look for the folder does not find it.
+    pub fn hides_folder_once(&self, folder: &str) {
+        self.with(|it| it.hidden_once = Some(folder.to_owned()));
+    }
+
+    /// The controller cancels the order in the moment of this call.
+    pub fn cancels_at(&self, call: &str, db: &AgentDb, order: OrderId, fence: Fence) {
+        self.with(|it| it.cancels = Some((call.to_owned(), Journal::new(db.clone()), order, fence)));
+    }
+
+    async fn cancel_at(&self, call: &str) {
+        let due = self.with(|it| it.cancels.take_if(|it| it.0 == call));
+        if let Some((_, journal, order, fence)) = due {
+            assert!(journal.cancel(order, fence).await.expect("the journal works"));
+        }
+    }
+
+    pub fn has_role(&self, role: DeviceRole) {
+        self.with(|it| it.role = role);
+    }
+
+    /// Another installer works.
+    pub fn is_busy(&self, busy: bool) {
+        self.with(|it| it.is_busy = busy);
+    }
+
+    pub fn sfc_writes(&self, log: &str) {
+        self.with(|it| log.clone_into(&mut it.sfc_writes));
+    }
+
     /// A restart that is asked for happens at once, under the agent's feet.
     pub fn restarts_at_once(&self) {
         self.with(|it| it.restarts_at_once = true);
@@ -162,11 +245,14 @@ impl Fake {
     pub fn restart(&self) {
         self.with(|it| {
             it.boot += 1;
+            it.stopping.clear();
             it.pending_reboot.clear();
             for (start, runs) in it.pc.services.values_mut() {
                 *runs = matches!(start, StartType2::Automatic | StartType2::Delayed);
             }
-            rebuild(&mut it.pc);
+            if it.builds_folders {
+                rebuild(&mut it.pc);
+            }
         });
     }
 
@@ -196,6 +282,9 @@ impl Fake {
         Ok(self.with(|it| {
             if it.cut.as_ref().is_some_and(|cut| cut.is_dead()) {
                 it.after_cut.push(what.clone());
+            }
+            if let Some((_, other, how)) = it.fails_after.take_if(|(call, _, _)| *call == what) {
+                it.fails.insert(other, how);
             }
             it.effects.push((run, what));
             f(it)
@@ -253,7 +342,7 @@ impl Platform for Fake {
             time_zone: "Europe/Berlin".to_owned(),
             utc_offset_minutes: 60,
             update_authority: UpdateAuthority::WindowsUpdate,
-            role: DeviceRole::Workstation,
+            role: self.with(|it| it.role),
             reboot_pending: Vec::new(),
             system_free_bytes: 0,
             on_ac_power: battery.is_none(),
@@ -265,6 +354,7 @@ impl Platform for Fake {
     }
 
     async fn boot_id(&self) -> Result<String> {
+        self.fail("boot_id")?;
         Ok(self.with(|it| it.boot).to_string())
     }
 
@@ -277,18 +367,49 @@ impl Platform for Fake {
     }
 
     async fn is_servicing_busy(&self) -> Result<bool> {
-        Ok(false)
+        Ok(self.with(|it| it.is_busy))
+    }
+
+    async fn servicing_log_end(&self) -> Result<u64> {
+        Ok(self.with(|it| it.servicing_log.len() as u64))
+    }
+
+    async fn servicing_log(&self, from: u64) -> Result<Vec<u8>> {
+        let from = usize::try_from(from).expect("small");
+        Ok(self.with(|it| it.servicing_log.get(from..).unwrap_or(&it.servicing_log).to_vec()))
     }
 
     async fn service(&self, name: &str) -> Result<Option<Service>> {
-        Ok(self.with(|it| it.pc.services.get(name).copied()).map(|(start, runs)| Service {
+        let stopping = self.with(|it| match it.stopping.get_mut(name) {
+            Some(0) => {
+                it.stopping.remove(name);
+                it.pc.services.entry(name.to_owned()).and_modify(|it| it.1 = false);
+                false
+            }
+            Some(looks) => {
+                *looks -= 1;
+                true
+            }
+            None => false,
+        });
+        let seen = self.with(|it| it.pc.services.get(name).copied());
+        self.with(|it| {
+            if seen.is_some_and(|it| !it.1) && it.by_itself.take_if(|it| it == name).is_some() {
+                it.pc.services.entry(name.to_owned()).and_modify(|it| it.1 = true);
+            }
+        });
+        Ok(seen.map(|(start, runs)| Service {
             start_type: match start {
                 StartType2::Automatic => StartType::Automatic,
                 StartType2::Delayed => StartType::AutomaticDelayed,
                 StartType2::Manual => StartType::Manual,
                 StartType2::Disabled => StartType::Disabled,
             },
-            state: if runs { ServiceState::Running } else { ServiceState::Stopped },
+            state: match (stopping, runs) {
+                (true, _) => ServiceState::StopPending,
+                (false, true) => ServiceState::Running,
+                (false, false) => ServiceState::Stopped,
+            },
         }))
     }
 
@@ -307,15 +428,29 @@ impl Platform for Fake {
     }
 
     async fn start_service(&self, run: Run, name: &str) -> Result<()> {
+        if self.with(|it| it.stopping.contains_key(name)) {
+            let (what, why) = (format!("start {name}"), "it is still stopping".to_owned());
+            return Err(PlatformError::Failed { what, code: HResult(0x8007_0420), why });
+        }
+        self.cancel_at(&format!("start {name}")).await;
         self.effect(run, format!("start {name}"), |it| {
             if let Some(service) = it.pc.services.get_mut(name) {
                 service.1 = true;
             }
-            rebuild(&mut it.pc);
+            if it.builds_folders {
+                rebuild(&mut it.pc);
+            }
         })
     }
 
-    async fn stop_service(&self, run: Run, name: &str, _limit: Duration) -> Result<()> {
+    async fn stop_service(&self, run: Run, name: &str, limit: Duration) -> Result<()> {
+        if self.with(|it| it.stopping.contains_key(name)) {
+            return Err(PlatformError::TimedOut { what: format!("stop {name}"), limit });
+        }
+        if let Some(looks) = self.with(|it| it.hangs.get(name).copied()) {
+            self.effect(run, format!("stop {name}"), |it| it.stopping.insert(name.to_owned(), looks))?;
+            return Err(PlatformError::TimedOut { what: format!("stop {name}"), limit });
+        }
         self.effect(run, format!("stop {name}"), |it| {
             if let Some(service) = it.pc.services.get_mut(name) {
                 service.1 = false;
@@ -324,7 +459,9 @@ impl Platform for Fake {
     }
 
     async fn folder_exists(&self, folder: &Folder) -> Result<bool> {
-        Ok(self.with(|it| it.pc.folders.contains(&format!("{folder:?}"))))
+        let name = format!("{folder:?}");
+        let hidden = self.with(|it| it.hidden_once.take_if(|it| *it == name).is_some());
+        Ok(!hidden && self.with(|it| it.pc.folders.contains(&name)))
     }
 
     async fn aside_exists(&self, folder: &Folder, suffix: &str) -> Result<bool> {
@@ -383,13 +520,17 @@ impl Platform for Fake {
                 let offers = std::mem::take(&mut it.pc.offers);
                 it.pc.installed.extend(offers.into_iter().map(|(update, _)| update));
             }
+            if program == Program::Sfc {
+                let lines = it.sfc_writes.clone();
+                it.servicing_log.extend(lines.into_bytes());
+            }
             let known = it.exits.iter().find(|(option, _)| line.contains(**option)).map(|(_, exit)| exit.clone());
             known.unwrap_or(Exit { code: 0, stdout: Vec::new() })
         })
     }
 
     async fn is_update_client_busy(&self) -> Result<bool> {
-        Ok(false)
+        Ok(self.with(|it| it.is_busy))
     }
 
     async fn offers(&self, _run: Run) -> Result<Vec<Offer>> {
@@ -431,10 +572,15 @@ impl Platform for Fake {
 
     async fn reboot(&self, run: Run, _delay: Duration, _reason: &str) -> Result<()> {
         self.effect(run, "reboot".to_owned(), |_| ())?;
+        self.cancel_at("reboot").await;
         if self.with(|it| it.restarts_at_once) {
             self.restart();
         }
         Ok(())
+    }
+
+    async fn call_off_reboot(&self, run: Run) -> Result<()> {
+        self.effect(run, "call_off_reboot".to_owned(), |_| ())
     }
 
     async fn reset_pc(&self, run: Run, _reset: &ResetPc) -> Result<()> {

@@ -3,6 +3,8 @@
 mod actions;
 mod crash;
 mod fake;
+mod later;
+mod restored;
 
 use std::{
     path::PathBuf,
@@ -91,6 +93,11 @@ impl Bench {
             lease: Leased(true),
             dir: tempfile::tempdir().expect("a temporary folder"),
         }
+    }
+
+    /// The PC is off for so long.
+    fn pass(&self, time: chrono::Duration) {
+        self.clock.0.fetch_add(time.num_milliseconds(), SeqCst);
     }
 
     fn file(&self) -> PathBuf {

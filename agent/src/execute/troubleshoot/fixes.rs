@@ -13,7 +13,7 @@ use super::{finding, with};
 use crate::{
     execute::{
         output,
-        repair_image::with_log,
+        repair_image::{BUSY, servicing_is_free, with_log},
         services,
         step::{Cx, Ended, Kind, Prepared, Step, Stop},
         undo::{StartWord, Undo},
@@ -45,16 +45,19 @@ impl Step for Services {
     }
 
     async fn prepare(&self, cx: &Cx<'_>) -> Result<Prepared, Stop> {
-        let mut disabled = Vec::new();
-        for (name, _, _) in services::DEFAULTS {
+        let (mut disabled, mut stop) = (Vec::new(), Vec::new());
+        for (name, default, _) in services::DEFAULTS {
             if let Ok(Some(service)) = cx.platform.service(name).await
                 && service.start_type == StartType::Disabled
             {
                 disabled.push((name.to_owned(), StartWord::Disabled));
+                if runs_by_itself(default) && service.state == ServiceState::Stopped {
+                    stop.push(name.to_owned());
+                }
             }
         }
         let data = json!(disabled.iter().map(|(name, _)| name).collect::<Vec<_>>());
-        let undo = (!disabled.is_empty()).then_some(Undo::StartTypes { services: disabled });
+        let undo = (!disabled.is_empty()).then_some(Undo::StartTypes { services: disabled, stop });
         Ok(Prepared::Go { undo, data })
     }
 
@@ -85,6 +88,11 @@ impl Step for Services {
     }
 }
 
+/// Whether Windows keeps it running, rather than starting it on demand.
+const fn runs_by_itself(start: StartType) -> bool {
+    matches!(start, StartType::Automatic | StartType::AutomaticDelayed)
+}
+
 async fn enable(cx: &Cx<'_>, name: &str, default: StartType, causes: &str) -> Result<Finding, Stop> {
     let what = format!("{name} was disabled ({causes})");
     let since = cx.now() - chrono::Duration::days(30);
@@ -98,10 +106,25 @@ async fn enable(cx: &Cx<'_>, name: &str, default: StartType, causes: &str) -> Re
     if let Err(error) = cx.platform.set_start_type(cx.run, name, default).await {
         return Ok(finding("T2-01", what, NotFixed, services::why(&error)));
     }
+    // What Windows starts with the system only now would stay stopped until the next restart.
+    let started = match runs_by_itself(default) {
+        true => services::start(cx.platform, cx.clock, cx.run, name).await.map(drop),
+        false => Ok(()),
+    };
     Ok(match cx.platform.service(name).await {
-        Ok(Some(service)) if service.start_type != StartType::Disabled => {
-            finding("T2-01", what, Fixed, format!("start type set to {default:?}"))
-        }
+        Ok(Some(service)) if service.start_type != StartType::Disabled => match started {
+            Ok(()) if service.state == ServiceState::Running => {
+                finding("T2-01", what, Fixed, format!("start type set to {default:?}, and it runs"))
+            }
+            Ok(()) if !runs_by_itself(default) => {
+                finding("T2-01", what, Fixed, format!("start type set to {default:?}"))
+            }
+            Ok(()) => finding("T2-01", what, NotFixed, format!("start type set to {default:?}, but it does not run")),
+            Err(error) => {
+                let why = services::why(&error);
+                finding("T2-01", what, NotFixed, format!("start type set to {default:?}, but it does not start: {why}"))
+            }
+        },
         Ok(_) => finding("T2-01", what, NotFixed, "it was disabled again at once: a policy sets it"),
         Err(error) => finding("T2-01", what, NotFixed, services::why(&error)),
     })
@@ -185,6 +208,9 @@ impl Step for Disk {
             Err(error) => return Ok(with(vec![finding("T2-06", "free space", Reported, services::why(&error))], "")),
         };
         let what = format!("{} MiB free on the system volume", free >> 20);
+        if !servicing_is_free(cx).await {
+            return Ok(with(vec![finding("T2-06", what, Reported, format!("{BUSY}: not cleaned"))], ""));
+        }
         // Never /ResetBase: it would make installed updates impossible to remove.
         let args = vec!["/Online", "/English", "/Cleanup-Image", "/StartComponentCleanup"];
         let args = with_log(args, cx.local.log_dir.as_deref(), "dism-cleanup.log");
