@@ -154,3 +154,32 @@ impl Orders {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+    use super::*;
+
+    /// Says yes from the given question on.
+    struct After(AtomicU32);
+
+    #[async_trait]
+    impl Lease for After {
+        async fn is_live(&self, _order: OrderId, _fence: Fence) -> bool {
+            self.0.fetch_sub(1, SeqCst) <= 1
+        }
+    }
+
+    async fn asked(questions: u32, until: Duration) -> bool {
+        let lease = After(questions.into());
+        let order = OrderId(uuid::Uuid::from_u128(1));
+        AfterStart { lease: &lease, until: Instant::now() + until }.is_live(order, Fence(1)).await
+    }
+
+    #[tokio::test]
+    async fn an_order_taken_up_again_waits_for_the_first_connection_and_not_for_ever() {
+        assert!(asked(3, Duration::from_secs(3600)).await, "the first no was the end");
+        assert!(!asked(1000, Duration::from_millis(1)).await);
+    }
+}

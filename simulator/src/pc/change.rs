@@ -137,6 +137,10 @@ pub enum Change {
     RebootPlanned {
         at: DateTime<Utc>,
     },
+    /// What was planned does not come; `next`: what Windows itself plans instead.
+    RebootCalledOff {
+        next: Option<DateTime<Utc>>,
+    },
 }
 
 /// [`StartType`] as the log keeps it.

@@ -77,7 +77,7 @@ fn obstacle(state: &State, offer: &Offered, route: Route, now: DateTime<Utc>) ->
     let by_client = route == Route::UpdateClient;
     if state.disk_dying {
         Some(Cause::DeadDisk)
-    } else if by_client && NEEDED.iter().any(|name| state.is_disabled(name)) || state.is_disabled("cryptsvc") {
+    } else if by_client && NEEDED.iter().any(|name| state.is_down(name)) || state.is_down("cryptsvc") {
         Some(Cause::ServiceDisabled)
     } else if by_client && state.is_network_down(now) {
         Some(Cause::NetworkDown)

@@ -8,7 +8,7 @@
 //! What it does not model:
 //! - how causes arise and influence one another (each update brings at most one new trouble), and users at work;
 //! - files, registry and services beyond the few that the agent's steps touch; ACLs, reparse points, antivirus locks;
-//! - service dependencies other than appidsvc on cryptsvc, trigger starts, services that hang in between;
+//! - service dependencies other than appidsvc on cryptsvc, trigger starts; services that hang while they start;
 //! - downloads as bytes: an install has a duration and an outcome; WSUS, ConfigMgr and update policies do not exist;
 //! - children that survive the agent's process when that is a process of its own: they die with it, as in a power loss;
 //! - feature updates, Store apps and Defender definitions; supersedence beyond one replaced update;
@@ -110,6 +110,10 @@ impl Pc {
             inner: Mutex::new(Inner { state, log, busy: 0 }),
             planned: tokio::sync::Notify::new(),
         });
+        // Services are processes of their own: what stopped when this one died has stopped since.
+        let stopping = pc.state(State::stopping);
+        let stopped = stopping.into_iter().map(|name| Change::ServiceStopped { name }).collect();
+        pc.commit(&mut pc.inner(), stopped)?;
         let overdue = pc.state(|state| state.reboot_planned.is_some_and(|at| at <= pc.clock.now()));
         if overdue || pc.boot() == 0 {
             pc.restart(true)?;
@@ -274,6 +278,13 @@ impl Pc {
             }
         }
         Ok(())
+    }
+
+    /// A service hangs in the middle of stopping.
+    #[cfg(test)]
+    fn stop_in_the_middle(&self, name: &str) {
+        let change = Change::ServiceStopping { name: name.to_owned() };
+        self.commit(&mut self.inner(), vec![change]).expect("the log can be written");
     }
 
     fn completed_by_restart(&self, offer: Offered, at: DateTime<Utc>) -> Change {

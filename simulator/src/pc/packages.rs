@@ -1,8 +1,8 @@
-//! Package files that the model understands: text that names the KB, in place of an update's payload.
+//! Package files that the model understands: text that names the KB and the architecture, in place of an update's payload.
 
 use std::path::{Path, PathBuf};
 
-use fleetmend_proto::{Kb, PackageHash};
+use fleetmend_proto::{Kb, PackageHash, condition::Architecture};
 use sha2::{Digest as _, Sha256};
 
 use super::profile;
@@ -17,22 +17,29 @@ const FIRST_LINE: &str = "fleetmend simulated package";
 pub fn write_packages(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(dir)?;
     let mut paths = Vec::new();
-    for (name, kb) in profile::packages() {
+    for (name, kb, arch) in profile::packages() {
         let path = dir.join(&name);
-        std::fs::write(&path, format!("{FIRST_LINE}\nfile {name}\nkb {kb}\n"))?;
+        std::fs::write(&path, format!("{FIRST_LINE}\nfile {name}\nkb {kb}\narch {arch}\n"))?;
         paths.push(path);
     }
     Ok(paths)
 }
 
-/// The KB that a package file installs; `None` for a file that is no package.
-pub fn kb_of(path: &Path) -> Option<Kb> {
+/// What a package file installs, and on which PCs.
+pub struct Package {
+    pub kb: Kb,
+    pub architecture: Architecture,
+}
+
+/// Reads a package file; `None` for a file that is no package.
+pub fn read(path: &Path) -> Option<Package> {
     let text = std::fs::read_to_string(path).ok()?;
     let mut lines = text.lines();
     if lines.next()? != FIRST_LINE {
         return None;
     }
-    lines.find_map(|line| line.strip_prefix("kb ")?.parse().ok())
+    let value = |name| text.lines().find_map(|line| line.strip_prefix(name));
+    Some(Package { kb: value("kb ")?.parse().ok()?, architecture: Architecture::from_word(value("arch ")?)? })
 }
 
 /// The file of a folder that has this hash.

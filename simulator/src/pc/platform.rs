@@ -29,8 +29,10 @@ use fleetmend_proto::{
 use uuid::Uuid;
 
 const SERVICE_DISABLED: HResult = HResult(0x8007_0422);
+const SERVICE_ALREADY_RUNNING: HResult = HResult(0x8007_0420);
 const SERVICE_NOT_FOUND: HResult = HResult(0x8007_0424);
 const DEPENDENT_SERVICES_RUNNING: HResult = HResult(0x8007_041B);
+const NO_SHUTDOWN_IN_PROGRESS: HResult = HResult(0x8007_045C);
 const SHARING_VIOLATION: HResult = HResult(0x8007_0020);
 const FILE_NOT_FOUND: HResult = HResult(0x8007_0002);
 const ALREADY_EXISTS: HResult = HResult(0x8007_00B7);
@@ -38,6 +40,9 @@ const NAME_NOT_RESOLVED: HResult = HResult(0x8024_402C);
 const ITEM_NOT_FOUND: HResult = HResult(0x8024_0008);
 const INSTALL_NOT_ALLOWED: HResult = HResult(0x8024_0016);
 const REMOVAL_NOT_ALLOWED: HResult = HResult(0x8024_8016);
+
+/// When Windows restarts by itself for what it installed, after a restart was called off.
+const WINDOWS_PLANS_WITHIN: TimeDelta = TimeDelta::hours(12);
 
 fn failed<T>(what: impl Into<String>, code: HResult, why: impl Into<String>) -> Result<T> {
     Err(PlatformError::Failed { what: what.into(), code, why: why.into() })
@@ -59,6 +64,18 @@ const fn holders(place: Place) -> &'static [&'static str] {
 fn held_by(state: &State, place: Place) -> Option<&'static str> {
     let stopped = |name: &&&str| state.service(name).is_none_or(|service| service.state == ServiceState::Stopped);
     holders(place).iter().find(|name| !stopped(name)).copied()
+}
+
+/// Waits for a service that stops already.
+async fn stopped_meanwhile(pc: &Arc<Pc>, name: String, limit: Duration) -> Result<()> {
+    let began = pc.clock.now();
+    while pc.state(|state| state.service(&name).is_some_and(|it| it.state == ServiceState::StopPending)) {
+        if (pc.clock.now() - began).to_std().is_ok_and(|waited| waited > limit) {
+            return Err(PlatformError::TimedOut { what: format!("stopping {name}"), limit });
+        }
+        pc.pass(Duration::from_secs(1)).await;
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -150,6 +167,9 @@ impl Platform for AgentView {
                     failed(format!("starting {name}"), SERVICE_DISABLED, "the service is disabled")
                 }
                 Some(service) if service.state == ServiceState::Running => Ok(()),
+                Some(service) if service.state == ServiceState::StopPending => {
+                    failed(format!("starting {name}"), SERVICE_ALREADY_RUNNING, "the service is still stopping")
+                }
                 Some(_) => Self::later(&pc, boot, duration, vec![Change::ServiceStarted { name }]).await,
             }
         })
@@ -158,7 +178,7 @@ impl Platform for AgentView {
 
     async fn stop_service(&self, run: Run, name: &str, limit: Duration) -> Result<()> {
         let (name, boot) = (name.to_owned(), self.boot);
-        let duration = self.seconds(&format!("stop {name}"), 2, 20);
+        let duration = self.stopping(&name);
         self.effect(run, "stop_service", name.clone(), async move |pc: Arc<Pc>| {
             let (service, dependent) = pc.state(|state| (state.service(&name), state.service("appidsvc")));
             let Some(service) = service else {
@@ -166,6 +186,9 @@ impl Platform for AgentView {
             };
             if service.state == ServiceState::Stopped {
                 return Ok(());
+            }
+            if service.state == ServiceState::StopPending {
+                return stopped_meanwhile(&pc, name, limit).await;
             }
             let dependent_runs = dependent.is_some_and(|it| it.state == ServiceState::Running);
             if name.eq_ignore_ascii_case("cryptsvc") && dependent_runs {
@@ -175,7 +198,9 @@ impl Platform for AgentView {
             Self::later(&pc, boot, Duration::ZERO, vec![stopping]).await?;
             let stopped = vec![Change::ServiceStopped { name: name.clone() }];
             if duration > limit {
-                tokio::spawn(async move { Self::later(&pc, boot, duration, stopped).await });
+                let whole = Arc::clone(&pc);
+                tokio::spawn(async move { Self::later(&whole, boot, duration, stopped).await });
+                pc.pass(limit).await;
                 return Err(PlatformError::TimedOut { what: format!("stopping {name}"), limit });
             }
             Self::later(&pc, boot, duration, stopped).await
@@ -294,11 +319,11 @@ impl Platform for AgentView {
         let what = name.clone();
         let running = self.effect(run, "run", detail, async move |pc: Arc<Pc>| {
             let _busy = Busy::new(&pc, boot);
-            let (dice, now) = (pc.profile.dice, pc.clock.now());
+            let (dice, host, now) = (pc.profile.dice, pc.profile.architecture, pc.clock.now());
             let ran = pc.state(|state| match program {
-                Program::Dism => programs::dism(state, &dice, &args, now),
+                Program::Dism => programs::dism(state, host, &dice, &args, now),
                 Program::Sfc => programs::sfc(state, &dice, &args),
-                Program::Wusa => programs::wusa(state, &dice, &args, now),
+                Program::Wusa => programs::wusa(state, host, &dice, &args, now),
                 Program::TroubleshootingPack => programs::troubleshooting_pack(state),
                 Program::Netsh => programs::harmless(2, "    Direct access (no proxy server).\r\n"),
                 Program::PnpUtil | Program::RegSvr32 | Program::UsoClient | Program::W32tm | Program::SetupMedia => {
@@ -443,6 +468,22 @@ impl Platform for AgentView {
             let at = pc.clock.now() + delay;
             let earlier = pc.state(|state| state.reboot_planned).map_or(at, |planned| planned.min(at));
             pc.commit(&mut pc.inner(), vec![Change::RebootPlanned { at: earlier }])
+                .map_err(|error: LogError| io("the restart", error))?;
+            pc.planned.notify_one();
+            Ok(())
+        })
+        .await
+    }
+
+    async fn call_off_reboot(&self, run: Run) -> Result<()> {
+        self.effect(run, "call_off_reboot", String::new(), async move |pc: Arc<Pc>| {
+            let (planned, owed) = pc.state(|state| (state.reboot_planned, !state.reboot_reasons.is_empty()));
+            if planned.is_none() {
+                return failed("calling off the restart", NO_SHUTDOWN_IN_PROGRESS, "no restart is planned");
+            }
+            // What Windows itself needs it plans anew.
+            let next = owed.then(|| pc.clock.now() + WINDOWS_PLANS_WITHIN);
+            pc.commit(&mut pc.inner(), vec![Change::RebootCalledOff { next }])
                 .map_err(|error: LogError| io("the restart", error))?;
             pc.planned.notify_one();
             Ok(())

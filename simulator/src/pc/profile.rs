@@ -257,11 +257,11 @@ pub const fn lcu_kb(release: &Release, month: u32) -> u32 {
 }
 
 /// Packages a company would have vetted: file name and KB of each release, architecture and month.
-pub fn packages() -> impl Iterator<Item = (String, Kb)> {
+pub fn packages() -> impl Iterator<Item = (String, Kb, Architecture)> {
     RELEASES.iter().flat_map(|release| {
         (0..PACKAGED_MONTHS).flat_map(move |month| {
             let kb = Kb(lcu_kb(release, month));
-            [Architecture::X64, Architecture::Arm64].map(|arch| (format!("{kb}-{}.msu", arch.word()), kb))
+            [Architecture::X64, Architecture::Arm64].map(|arch| (format!("{kb}-{}.msu", arch.word()), kb, arch))
         })
     })
 }

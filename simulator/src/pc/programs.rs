@@ -4,13 +4,13 @@ use std::{path::Path, time::Duration};
 
 use chrono::{DateTime, Utc};
 use fleetmend_agent::platform::Exit;
-use fleetmend_proto::HResult;
+use fleetmend_proto::{HResult, condition::Architecture};
 
 use super::{
-    change::{Change, Offered},
+    change::{Change, Offered, Start},
     dice::Dice,
     install::{self, Route, Verdict},
-    packages,
+    packages::{self, Package},
     state::State,
 };
 
@@ -51,14 +51,14 @@ fn value_of<'a>(args: &'a [String], switch: &str) -> Option<&'a str> {
 }
 
 /// `dism.exe`: only the online image, only the switches the agent has a use for.
-pub fn dism(state: &State, dice: &Dice, args: &[String], now: DateTime<Utc>) -> Ran {
+pub fn dism(state: &State, host: Architecture, dice: &Dice, args: &[String], now: DateTime<Utc>) -> Ran {
     const DONE: &str = "The operation completed successfully.\r\n";
     if !has(args, "/Online") {
         return ended(Duration::from_secs(1), ERROR_INVALID_PARAMETER, "Error: 87\r\n");
     }
     if has(args, "/Add-Package") {
         let path = value_of(args, "/PackagePath:").unwrap_or_default();
-        return package(state, dice, Path::new(path), now, false);
+        return package(state, host, dice, Path::new(path), now, false);
     }
     if !has(args, "/Cleanup-Image") {
         return ended(Duration::from_secs(1), ERROR_INVALID_PARAMETER, "Error: 87\r\n");
@@ -125,7 +125,7 @@ pub fn sfc(state: &State, dice: &Dice, args: &[String]) -> Ran {
 }
 
 /// `wusa.exe FILE /quiet /norestart`.
-pub fn wusa(state: &State, dice: &Dice, args: &[String], now: DateTime<Utc>) -> Ran {
+pub fn wusa(state: &State, host: Architecture, dice: &Dice, args: &[String], now: DateTime<Utc>) -> Ran {
     if !has(args, "/quiet") || !has(args, "/norestart") {
         // It would wait for a click in a session that nobody sees.
         return ended(Duration::from_secs(4 * 3600), ERROR_INVALID_PARAMETER, "");
@@ -136,14 +136,24 @@ pub fn wusa(state: &State, dice: &Dice, args: &[String], now: DateTime<Utc>) -> 
     let file = args
         .iter()
         .find(|arg| !arg.starts_with("/quiet") && !arg.starts_with("/norestart") && !arg.starts_with("/log"));
-    package(state, dice, Path::new(file.map_or("", |file| file.trim_matches('"'))), now, true)
+    package(state, host, dice, Path::new(file.map_or("", |file| file.trim_matches('"'))), now, true)
 }
 
-fn package(state: &State, dice: &Dice, path: &Path, now: DateTime<Utc>, by_update_client: bool) -> Ran {
+fn package(
+    state: &State,
+    host: Architecture,
+    dice: &Dice,
+    path: &Path,
+    now: DateTime<Utc>,
+    by_update_client: bool,
+) -> Ran {
     let quick = Duration::from_secs(20);
-    let Some(kb) = packages::kb_of(path) else {
+    let Some(Package { kb, architecture }) = packages::read(path) else {
         return ended(quick, 0x8007_0002_u32.cast_signed(), "");
     };
+    if architecture != host {
+        return ended(quick, 0x8024_0017_u32.cast_signed(), ""); // not applicable
+    }
     if state.installed.iter().any(|update| update.kb == Some(kb)) {
         return ended(quick, 0x0024_0006, ""); // already installed
     }
@@ -173,9 +183,12 @@ pub fn troubleshooting_pack(state: &State) -> Ran {
     let defaults = super::state::SERVICES;
     let enable = disabled.filter_map(|name| {
         let (_, start) = defaults.iter().find(|(known, _)| known == name)?;
-        Some(Change::StartTypeSet { name: (*name).to_owned(), start: *start })
+        let name = (*name).to_owned();
+        let runs_by_itself = matches!(start, Start::Automatic | Start::AutomaticDelayed);
+        let started = runs_by_itself.then(|| Change::ServiceStarted { name: name.clone() });
+        Some([Some(Change::StartTypeSet { name, start: *start }), started].into_iter().flatten())
     });
-    let changes: Vec<_> = enable.chain([Change::TransfersCancelled]).collect();
+    let changes: Vec<_> = enable.flatten().chain([Change::TransfersCancelled]).collect();
     with(ended(Duration::from_secs(180), 0, "Resolution complete\r\n"), changes)
 }
 

@@ -158,6 +158,7 @@ impl State {
                 }
             }),
             Change::RebootPlanned { at } => self.reboot_planned = Some(*at),
+            Change::RebootCalledOff { next } => self.reboot_planned = *next,
         }
     }
 
@@ -176,6 +177,23 @@ impl State {
     #[must_use]
     pub fn is_disabled(&self, service: &str) -> bool {
         self.service(service).is_none_or(|truth| truth.start == Start::Disabled)
+    }
+
+    /// The services that were asked to stop and have not stopped yet.
+    #[must_use]
+    pub fn stopping(&self) -> Vec<String> {
+        let stopping = self.services.iter().filter(|(_, truth)| truth.state == ServiceState::StopPending);
+        stopping.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether nothing can use a service: it is disabled, or does not run although Windows keeps it running.
+    #[must_use]
+    pub fn is_down(&self, service: &str) -> bool {
+        let kept_running = |start| matches!(start, Start::Automatic | Start::AutomaticDelayed);
+        self.is_disabled(service)
+            || self
+                .service(service)
+                .is_some_and(|truth| kept_running(truth.start) && truth.state != ServiceState::Running)
     }
 
     /// Names of services are not case-sensitive.

@@ -7,7 +7,7 @@ use fleetmend_agent::{
     platform::{Folder, Platform, PlatformError, Program, Run, StartType},
 };
 use fleetmend_domain::catalogue::Catalogue;
-use fleetmend_proto::{HResult, OrderId, OutcomeResult, UpdateKind};
+use fleetmend_proto::{HResult, OrderId, OutcomeResult, UpdateKind, condition::Architecture};
 use uuid::Uuid;
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     causes::{self, Cause},
     profile::Profile,
     records,
+    state::State,
 };
 use crate::ScaledClock;
 
@@ -114,6 +115,60 @@ async fn a_disabled_service_is_cured_by_its_start_type_alone() {
 }
 
 #[tokio::test]
+async fn a_service_that_windows_keeps_running_must_run() {
+    let pc = Trouble::new(Cause::Transient);
+    pc.agent.stop_service(run(1), "UsoSvc", LIMIT).await.expect("stops");
+    assert_eq!(pc.retry().await, Cause::ServiceDisabled.plain_code());
+    pc.agent.start_service(run(2), "UsoSvc").await.expect("starts");
+    assert_ne!(pc.retry().await, Cause::ServiceDisabled.plain_code());
+}
+
+#[tokio::test]
+async fn a_service_that_hangs_while_it_stops_cannot_be_started_until_it_has_stopped() {
+    let pc = Trouble::at_speed(Cause::Transient, 20_000.0);
+    let short = Duration::from_secs(1);
+    let error = pc.agent.stop_service(run(1), "bits", short).await;
+    // It did not run: Windows starts it on demand.
+    assert!(error.is_ok());
+    let error = pc.agent.stop_service(run(1), "UsoSvc", short).await.expect_err("it takes 2 s at least");
+    assert!(matches!(error, PlatformError::TimedOut { .. }), "{error}");
+    pc.pc.stop_in_the_middle("DoSvc");
+    let error = pc.agent.start_service(run(2), "DoSvc").await.expect_err("it is still stopping");
+    assert!(matches!(error, PlatformError::Failed { code: HResult(0x8007_0420), .. }), "{error}");
+    let error = pc.agent.stop_service(run(3), "DoSvc", short).await.expect_err("nobody finishes it");
+    assert!(matches!(error, PlatformError::TimedOut { .. }), "{error}");
+    pc.agent.stop_service(run(4), "UsoSvc", LIMIT).await.expect("it stops in the end");
+    let again = Pc::open(pc.pc.dir(), pc.pc.profile().clone(), pc.clock.clone(), Options::default()).expect("opens");
+    assert!(again.state(State::stopping).is_empty(), "its process died with the simulator's");
+}
+
+#[tokio::test]
+async fn a_package_of_another_architecture_does_not_fit() {
+    let pc = Trouble::new(Cause::BrokenDelivery);
+    let kb = pc.update().kb.expect("a KB");
+    for arch in [Architecture::X64, Architecture::Arm64] {
+        let path = pc.dir.path().join("packages").join(format!("{kb}-{}.msu", arch.word()));
+        let code = pc.program(Program::Wusa, &format!("{} /quiet /norestart", path.display())).await;
+        let fits = arch == pc.pc.profile().architecture;
+        assert_eq!(code.cast_unsigned() == 0x8024_0017, !fits, "{arch}: {code}");
+        assert_eq!(pc.is_installed(), fits, "{arch}");
+        if fits {
+            break;
+        }
+    }
+    assert!(pc.pc.profile().architecture == Architecture::Arm64 || pc.is_installed());
+}
+
+#[tokio::test]
+async fn a_restart_that_is_called_off_does_not_come() {
+    let pc = Trouble::new(Cause::Transient);
+    pc.agent.call_off_reboot(run(0)).await.expect_err("none is planned");
+    pc.agent.reboot(run(1), Duration::from_secs(900), "needed").await.expect("planned");
+    pc.agent.call_off_reboot(run(1)).await.expect("called off");
+    assert_eq!(pc.pc.state(|state| state.reboot_planned), None);
+}
+
+#[tokio::test]
 async fn a_corrupt_store_is_cured_by_restore_health_alone() {
     let pc = Trouble::new(Cause::StoreCorruption);
     assert_eq!(pc.program(Program::Sfc, "/scannow").await, 1);
@@ -148,7 +203,9 @@ async fn corrupt_caches_are_cured_by_setting_them_aside_and_come_back_when_put_b
         assert!(pc.agent.aside_exists(&folder, "a").await.expect("an answer"));
         assert!(!pc.agent.folder_exists(&folder).await.expect("an answer"));
     }
-    pc.agent.start_service(run(4), "wuauserv").await.expect("starts");
+    for name in ["wuauserv", "UsoSvc", "DoSvc"] {
+        pc.agent.start_service(run(4), name).await.expect("starts");
+    }
     assert!(pc.agent.folder_exists(&Folder::DataStore).await.expect("an answer"), "made anew");
 
     stop(&["wuauserv"]).await;

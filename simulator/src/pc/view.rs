@@ -103,6 +103,16 @@ impl AgentView {
         Ok(())
     }
 
+    /// How long a service takes to stop; one stop in a hundred hangs.
+    pub(super) fn stopping(&self, name: &str) -> Duration {
+        let attempts = self.pc.state(|state| state.attempts);
+        if self.pc.profile.dice.chance(&format!("{name} hangs {attempts}"), 0.01) {
+            self.seconds(&format!("hung {name}"), 60, 400)
+        } else {
+            self.seconds(&format!("stop {name}"), 2, 20)
+        }
+    }
+
     pub(super) fn seconds(&self, name: &str, low: u64, high: u64) -> Duration {
         let attempts = self.pc.state(|state| state.attempts);
         Duration::from_secs(self.pc.profile.dice.between(&format!("{name} {attempts}"), low, high))

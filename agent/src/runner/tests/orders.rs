@@ -10,7 +10,11 @@ use fleetmend_proto::{
 use uuid::Uuid;
 
 use super::*;
-use crate::identity::Identity;
+use crate::{
+    identity::Identity,
+    journal::{Journal, StepIntent},
+    state::AgentDb,
+};
 
 const KB: u32 = 5_100_000;
 
@@ -223,5 +227,76 @@ async fn begin_is_asked_until_it_is_answered_and_a_cancelled_order_never_begins(
     controller.mood().busy_at_begin = false;
     controller.order(&order(&controller, device, 2, Action::Retry)).await;
     assert_eq!(until_ended(&controller, 2).await[1], (OrderPhase::Unavailable, None));
+    agent.stop().await;
+}
+
+/// What an agent that died left: an order that had begun, and no more.
+async fn leave_begun(pc: &Pc, text: &OrderText, note: &[u8]) {
+    std::fs::create_dir_all(pc.data()).expect("a folder");
+    let db = AgentDb::open(&pc.data().join("agent.db"), wall_now()).await.expect("opens");
+    let journal = Journal::new(db.clone());
+    journal.accept(text, note, "all well", "boot", wall_now()).await.expect("stored");
+    journal.begun(text.order).await.expect("stored");
+    let undo = Some(r#"{"undo":"start_service","name":"bits"}"#.to_owned());
+    let data = serde_json::Value::Null;
+    let intent = StepIntent { index: 1, name: "stop_usosvc", undo, data, boot_id: "boot", at: wall_now() };
+    journal.intent(text.order, &intent, false).await.expect("stored");
+    db.close().await;
+}
+
+async fn phase_of(pc: &Pc, order: OrderId) -> (OrderPhase, String) {
+    let db = AgentDb::open(&pc.data().join("agent.db"), wall_now()).await.expect("opens");
+    let record = Journal::new(db.clone()).order(order).await.expect("read").expect("known");
+    db.close().await;
+    (record.phase, record.detail)
+}
+
+#[tokio::test]
+async fn without_a_usable_identity_an_order_under_way_is_undone_first() {
+    for identity in [Some(&b"not JSON"[..]), None] {
+        let (controller, pc) = (FakeController::start().await, Pc::new());
+        let text = order(&controller, DeviceId(Uuid::from_u128(9)), 1, Action::ResetComponents);
+        leave_begun(&pc, &text, &controller.order_key.sign(&text).0).await;
+        std::fs::remove_file(pc.token()).expect("removed");
+        if let Some(identity) = identity {
+            std::fs::write(pc.data().join("identity.json"), identity).expect("written");
+        }
+        let error = pc.start(&controller).error().await;
+        assert!(matches!(error, RunError::Identity(_) | RunError::NoToken { .. }), "{error}");
+        let (phase, detail) = phase_of(&pc, text.order).await;
+        assert_eq!(phase, OrderPhase::Cancelled, "{detail}");
+        assert!(detail.contains("identity"), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn an_order_taken_up_again_ends_though_no_connection_is_possible() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    let identity = controller.identity((2020, 1, 1), (2020, 1, 15));
+    let text = order(&controller, identity.device(), 1, Action::ResetComponents);
+    leave_begun(&pc, &text, &controller.order_key.sign(&text).0).await;
+    identity.save(&pc.data()).expect("saves");
+    let error = pc.start(&controller).error().await;
+    assert!(matches!(error, RunError::Link(_)), "{error}");
+    let (phase, detail) = phase_of(&pc, text.order).await;
+    assert!(phase.is_final(), "{phase} {detail}");
+}
+
+#[tokio::test]
+async fn in_safe_mode_an_accepted_order_is_refused_without_asking() {
+    let (controller, pc) = (FakeController::start().await, Pc::new());
+    let (agent, device) = connected(&controller, &pc).await;
+    agent.stop().await;
+    let text = order(&controller, device, 1, Action::Retry);
+    let db = AgentDb::open(&pc.data().join("agent.db"), wall_now()).await.expect("opens");
+    let journal = Journal::new(db.clone());
+    journal.accept(&text, &controller.order_key.sign(&text).0, "", "boot", wall_now()).await.expect("stored");
+    for _ in 0..4 {
+        journal.start_recorded(wall_now()).await.expect("stored");
+    }
+    db.close().await;
+    let agent = pc.start(&controller);
+    assert_eq!(until_ended(&controller, 1).await, [(OrderPhase::Refused, Some(Refusal::SafeMode))]);
+    assert!(!controller.calls().iter().any(|it| matches!(it, Call::Begin { .. })));
     agent.stop().await;
 }
