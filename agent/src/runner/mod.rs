@@ -120,7 +120,8 @@ async fn run_with(parts: &AgentParts, db: &AgentDb) -> Result<std::convert::Infa
 async fn restore_first(agent: &AgentParts, db: &AgentDb) -> Result<(), RunError> {
     let AgentParts { config, platform, clock } = agent;
     let no_authority = match Identity::load(&config.data_dir) {
-        Ok(Some(_)) => None,
+        Ok(Some(identity)) if identity.fleet() == config.fleet => None,
+        Ok(Some(_)) => Some("this device is of another fleet than its orders, so the order was undone".to_owned()),
         Ok(None) => Some("this device has no identity any more, so the order was undone".to_owned()),
         Err(error) => {
             Some(format!("this device's identity cannot be used, so the order was undone: {}", chain(&error)))
