@@ -72,7 +72,7 @@ impl Fleet {
             catalogue: Catalogue::embedded(),
             nudges: Nudges::default(),
             streams: Streams::new(DrainSettings::default()),
-            max_body: 4096,
+            max_body: 64 * 1024,
         };
         Self { _dir: dir, state, viewer, operator, admin, expired, revoked, enrollment }
     }

@@ -22,6 +22,7 @@ mod decisions;
 mod devices;
 mod dispatch;
 mod enrollment;
+mod ingest;
 mod orders;
 mod reports;
 mod schema;

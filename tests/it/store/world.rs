@@ -29,6 +29,21 @@ pub struct World {
     _folder: Option<tempfile::TempDir>,
 }
 
+/// A transaction of another process.
+pub enum Held {
+    Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
+    Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
+}
+
+impl Held {
+    async fn commit(self) {
+        match self {
+            Self::Sqlite(tx) => tx.commit().await.expect("a commit"),
+            Self::Postgres(tx) => tx.commit().await.expect("a commit"),
+        }
+    }
+}
+
 impl World {
     pub async fn sqlite() -> Self {
         let folder = tempfile::tempdir().expect("a folder for the database");
@@ -190,23 +205,25 @@ impl World {
         id: Uuid,
         call: impl Future<Output = T> + Send + 'static,
     ) -> T {
-        let pause = std::time::Duration::from_millis(500);
+        let held = self.hold(sql, id).await;
+        let call = tokio::spawn(call);
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        held.commit().await;
+        call.await.expect("no panic")
+    }
+
+    /// Another process's transaction with one statement; dropping it takes that back.
+    pub async fn hold(&self, sql: &'static str, id: Uuid) -> Held {
         if self.url.starts_with("sqlite") {
             let pool = sqlx::SqlitePool::connect(&self.url).await.expect("the database");
             let mut tx = pool.begin_with("BEGIN IMMEDIATE").await.expect("a transaction");
             sqlx::query(sql).bind(id).execute(&mut *tx).await.expect("a statement");
-            let call = tokio::spawn(call);
-            tokio::time::sleep(pause).await;
-            tx.commit().await.expect("a commit");
-            call.await.expect("no panic")
+            Held::Sqlite(tx)
         } else {
             let pool = sqlx::PgPool::connect(&self.url).await.expect("the database");
             let mut tx = pool.begin().await.expect("a transaction");
             sqlx::query(sql).bind(id).execute(&mut *tx).await.expect("a statement");
-            let call = tokio::spawn(call);
-            tokio::time::sleep(pause).await;
-            tx.commit().await.expect("a commit");
-            call.await.expect("no panic")
+            Held::Postgres(tx)
         }
     }
 
