@@ -88,6 +88,35 @@ pub fn judge(outcome: &Outcome, open: &[Known<'_>], installed_at: Option<DateTim
     }
 }
 
+/// The OS build and revision that a cumulative update brings a device to, where its title says so, as in
+/// `... (KB5999991) (26100.9991)`. Microsoft writes it so in every language since 2025, and in no title before. Updates of
+/// setup and of .NET bring no device anywhere.
+#[must_use]
+pub fn target_build(update: &UpdateRef) -> Option<(u32, u32)> {
+    let other = ["Dynamic", "Safe OS", ".NET"].iter().any(|word| update.title.contains(word));
+    if update.kind != UpdateKind::Quality || other {
+        return None;
+    }
+    update.title.split('(').skip(1).filter_map(|rest| build_of(rest.split_once(')')?.0)).last()
+}
+
+/// `26100.9991`, and nothing else.
+fn build_of(text: &str) -> Option<(u32, u32)> {
+    let (build, revision) = text.split_once('.')?;
+    let number = |part: &str, length: std::ops::RangeInclusive<usize>| {
+        let digits = length.contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| part.parse().ok()).flatten()
+    };
+    Some((number(build, 5..=5)?, number(revision, 1..=6)?))
+}
+
+/// Whether a device of this build and revision has the update, or one that came after it. Another build proves nothing:
+/// revisions count within one.
+#[must_use]
+pub fn is_reached(update: &UpdateRef, os_build: u32, revision: u32) -> bool {
+    target_build(update).is_some_and(|(build, target)| build == os_build && revision >= target)
+}
+
 fn out_of_scope(outcome: &Outcome) -> Option<Why> {
     let update = &outcome.update;
     match update.kind {

@@ -160,3 +160,47 @@ fn an_ended_incident_is_never_joined_or_closed() {
     let done = judge(&outcome(kb.clone(), OutcomeResult::Succeeded, 1), &open, None);
     assert_eq!(done, Match::Ignore(Why::NothingOpen));
 }
+
+fn titled(title: &str, kind: UpdateKind) -> UpdateRef {
+    UpdateRef {
+        update_id: None,
+        revision: 0,
+        kb: Some(Kb(5_999_991)),
+        title: title.to_owned(),
+        kind,
+        supersedes: vec![],
+    }
+}
+
+#[test]
+fn the_build_that_a_title_names() {
+    let quality = |title: &str| target_build(&titled(title, UpdateKind::Quality));
+    let named = "2026-01 Cumulative Update for Windows 11, version 25H2 for x64-based Systems (KB5999991) (26200.9991)";
+    assert_eq!(quality(named), Some((26_200, 9991)));
+    assert_eq!(quality("Kumulatives Update 2026-01 (KB5999991) (26100.12)"), Some((26_100, 12)));
+    for title in [
+        "",
+        "2026-01 Cumulative Update for Windows 11 Version 24H2 for x64-based Systems (KB5999991)",
+        "2026-01 Cumulative Update (26100)",
+        "2026-01 Cumulative Update (26100.)",
+        "2026-01 Cumulative Update (2610.9991)",
+        "2026-01 Cumulative Update (26100.9991",
+        "2026-01 Cumulative Update (26100.99x1)",
+        "2026-01 Cumulative Update 26100.9991",
+        "2026-01 Dynamic Cumulative Update for Windows 11 (KB5999991) (26100.9991)",
+        "2026-01 Cumulative Update for .NET Framework 4.8.1 (KB5999991) (26100.9991)",
+    ] {
+        assert_eq!(quality(title), None, "{title}");
+    }
+    assert_eq!(target_build(&titled(named, UpdateKind::Driver)), None);
+}
+
+#[test]
+fn a_build_is_reached_within_its_own_revisions_alone() {
+    let update = titled("2026-01 Cumulative Update (KB5999991) (26100.9991)", UpdateKind::Quality);
+    for (build, revision, reached) in
+        [(26_100, 9991, true), (26_100, 10_002, true), (26_100, 9990, false), (26_200, 9991, false), (22_631, 1, false)]
+    {
+        assert_eq!(is_reached(&update, build, revision), reached, "{build}.{revision}");
+    }
+}

@@ -288,7 +288,48 @@ async fn a_driver_offer_that_keeps_coming_back_is_counted(world: World) {
     }
 }
 
+async fn a_build_that_the_title_names_closes_and_no_other(world: World) {
+    let device = world.device().await;
+    let (_, bystander) = world.failing().await;
+    let titled = |n: u32, title: &str| {
+        let mut outcome = failure(n, world.now);
+        title.clone_into(&mut outcome.update.title);
+        outcome
+    };
+    let failures = vec![
+        (1, titled(1, "2026-01 Cumulative Update (KB5000001) (26100.1742)")),
+        (2, titled(2, "2026-02 Cumulative Update (KB5000002) (26100.1743)")),
+        (3, titled(3, "2026-01 Cumulative Update (KB5000003) (26200.1742)")),
+        (4, titled(4, "2026-01 Cumulative Update (KB5000004)")),
+    ];
+    world.report(device, failures).await;
+    let due = world.due(world.now).await;
+    let of = |title: &str| due.iter().find(|it| it.case.update.title.contains(title)).expect("it is due").case.incident;
+    let (reached, ids) = (of("26100.1742"), [of("26100.1743"), of("26200.1742"), of("KB5000004"), bystander]);
+    let order = world.order(reached, Action::Retry, world.now).await;
+    let condition = condition(world.now);
+    assert_eq!((condition.os_build, condition.ubr), (26_100, 1742));
+    let report =
+        DeviceReport { device, epoch: 1, outcomes: Vec::new(), condition: Some(condition), received_at: world.now };
+    // Said twice: nothing is left to end.
+    for _ in 0..2 {
+        world.store.reports_record(std::slice::from_ref(&report)).await.expect("a recorded report");
+    }
+    let row = async |id| world.store.incident_get(id).await.expect("a look-up").expect("the incident");
+    assert_eq!((row(reached).await.state, row(reached).await.fixed_by), (StateName::Resolved, None));
+    let order = world.store.order_get(order).await.expect("a look-up").expect("the order");
+    assert_eq!(order.state, order::State::Cancelled, "it had not begun");
+    for id in ids {
+        assert_eq!(row(id).await.state, StateName::Open);
+    }
+    let story = world.store.incident_timeline(reached).await.expect("a timeline");
+    let proofs =
+        story.moments.iter().filter(|it| matches!(it.what, MomentKind::Verification { evidence: None, .. })).count();
+    assert_eq!(proofs, 1);
+}
+
 on_both!(
+    a_build_that_the_title_names_closes_and_no_other,
     a_repeated_report_changes_nothing,
     other_content_under_a_known_position_wants_a_new_epoch,
     a_batch_with_an_unknown_device_records_and_acknowledges_nothing,

@@ -99,6 +99,7 @@ impl Store {
         }
         rows::insert_outcomes(&mut tx, &fresh).await?;
         log.extend(rows::insert_conditions(&mut tx, reports, &recorded).await?);
+        log.extend(incidents::close_reached(&mut tx, reports, &recorded).await?);
         log.extend(recorded_events(reports, &recorded));
         events::append(&mut tx, &log).await?;
         tx.commit().await.during(operation)?;
