@@ -1,5 +1,6 @@
 //! The controller: records what devices report, decides, orders, verifies, and shows people all of it.
 
+mod chain;
 pub mod cli;
 pub mod config;
 pub mod grpc;

@@ -15,6 +15,7 @@ struct Inner {
     decide: Notify,
     dispatch: Notify,
     verify: Notify,
+    renew: Notify,
 }
 
 impl Nudges {
@@ -33,12 +34,21 @@ impl Nudges {
         self.inner.verify.notify_one();
     }
 
+    /// Devices at work may have something to hear: an order was cancelled.
+    pub fn renew(&self) {
+        self.inner.renew.notify_one();
+    }
+
     pub(crate) fn decide_wanted(&self) -> &Notify {
         &self.inner.decide
     }
 
     pub(crate) fn dispatch_wanted(&self) -> &Notify {
         &self.inner.dispatch
+    }
+
+    pub(crate) fn renew_wanted(&self) -> &Notify {
+        &self.inner.renew
     }
 
     pub(crate) fn verify_wanted(&self) -> &Notify {

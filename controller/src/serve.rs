@@ -159,6 +159,7 @@ impl Controller {
             catalogue: Catalogue::embedded(),
             nudges,
             streams: streams.clone(),
+            data_dir: config.data_dir.clone(),
             max_body: config.limits.operators.max_body.bytes(),
         });
 
@@ -287,7 +288,7 @@ fn start_loops(parts: &Parts, rules: Rules, signer: Signer, gate: Gate, replica:
         let (p, replica) = (parts.clone(), renew_for);
         tokio::spawn(async move {
             let pass = || reconcile::renew::pass(&p.store, &replica, &p.streams);
-            reconcile::run("renew", reconcile::renew::EVERY, &Notify::new(), &p.shutdown, pass).await;
+            reconcile::run("renew", reconcile::renew::EVERY, p.nudges.renew_wanted(), &p.shutdown, pass).await;
         })
     };
     let sessions = {

@@ -6,9 +6,13 @@ use std::{collections::BTreeSet, time::Duration};
 use anyhow::{Context as _, ensure};
 use fleetmend_agent::link::LinkError;
 use fleetmend_controller::store::{DeviceState, Hello, IncidentFilter, PageRequest, Selector};
+use fleetmend_domain::{order::State, policy::Posture};
 use fleetmend_proto::{
-    Fence, HResult, Kb, Operation, Outcome, OutcomeResult, Source, UpdateKind, UpdateRef, clock::wall_now,
-    convert::outcome_to_wire, v1,
+    Fence, HResult, Kb, Operation, Outcome, OutcomeResult, Source, UpdateKind, UpdateRef,
+    clock::wall_now,
+    convert::{outcome_to_wire, uuid_to_wire},
+    order::SignedOrder,
+    v1::{self, directive::Kind},
 };
 use fleetmend_simulator::fleet::light::{LightDevice, LightError};
 use fleetmend_tests::fleet::{On, TestFleet, eventually};
@@ -123,6 +127,53 @@ async fn sessions_of_a_killed_controller_are_closed_by_the_next_one_on_its_data(
     let hello = Hello { device: id, replica: &replica, max_fence: Fence(0), instance: None, now: wall_now() };
     fleet.store().session_open(hello).await?;
     ensure!(fleet.store().sessions_clear(&replica).await? == 1);
+    fleet.stop().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_device_that_works_on_a_cancelled_order_is_told_until_it_has_stopped() -> anyhow::Result<()> {
+    let fleet = TestFleet::start(On::Sqlite, |config| config.policy.posture = Posture::Recommended).await?;
+    let mut device = fleet.device(1).await?;
+    let mut stream = device.subscribe().await?;
+    device.report(&failure(5_000_001)).await?;
+    let order = loop {
+        let next = tokio::time::timeout(SOON, stream.message()).await.context("no order came")??;
+        if let Some(Kind::Order(order)) = next.context("the stream ended")?.kind {
+            break SignedOrder(order.note.to_vec()).open(&fleet.light.order_keys)?;
+        }
+    };
+    let begin =
+        v1::BeginRequest { order_id: uuid_to_wire(Some(order.order.0)), fence: order.fence.0, epoch: 1, seq: 1 };
+    device.connect().await?.agent().begin(begin).await?;
+
+    let url = format!("https://localhost:{}", fleet.controller().addresses().operators.port());
+    let token = fleet.folder().join("token");
+    std::fs::write(&token, fleet.api_token("operator").await?)?;
+    let mut command = tokio::process::Command::new(fleetmend_tests::process::binary("fleetmend")?);
+    command.args(["order", "cancel", &order.order.to_string(), "--reason", "exam week", "--url", &url]);
+    command.arg("--token-file").arg(&token).arg("--ca").arg(&fleet.made().server_root);
+    let said = command.output().await?;
+    ensure!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    ensure!(String::from_utf8_lossy(&said.stdout).contains("is told to stop"), "{said:?}");
+    let told = loop {
+        let next = tokio::time::timeout(SOON, stream.message()).await.context("nobody told the device")??;
+        if let Some(Kind::Cancel(cancel)) = next.context("the stream ended")?.kind {
+            break cancel;
+        }
+    };
+    ensure!(told.order_id == uuid_to_wire(Some(order.order.0)) && told.fence == order.fence.0, "{told:?}");
+
+    let update = v1::UpdateOrderRequest {
+        order_id: told.order_id,
+        fence: told.fence,
+        phase: fleetmend_proto::convert::phase_to_wire(fleetmend_proto::order::OrderPhase::Cancelled),
+        ..Default::default()
+    };
+    ensure!(device.connect().await?.agent().update_order(update).await?.into_inner().current);
+    let row = fleet.store().order_get(order.order).await?.context("the order")?;
+    ensure!(row.state == State::Cancelled, "{row:?}");
+    ensure!(fleet.store().orders_cancel_asked().await?.is_empty());
     fleet.stop().await;
     Ok(())
 }

@@ -6,11 +6,13 @@ use fleetmend_proto::{DeviceId, HResult, IncidentId, Tier, UpdateRef};
 
 use super::{
     exit::Failure,
+    listing::{Listing, one_of},
     order::verdict,
     output::{Output, fields, or_dash, table, time},
     remote::Connection,
 };
 use crate::http::views::{
+    Reason,
     incident::{Incident, IncidentDetail},
     timeline::{Moment, What},
 };
@@ -22,7 +24,7 @@ pub enum IncidentCommand {
     List(List),
     /// One incident: every outcome, decision, order, step and verification
     Show(Show),
-    /// End an incident by hand; orders that have not begun are cancelled
+    /// End an incident by hand; its orders are cancelled
     Dismiss(Dismiss),
 }
 
@@ -49,13 +51,8 @@ pub struct List {
     /// Only incidents that have not ended
     #[arg(long)]
     open: bool,
-    /// At most this many [default: all]
-    #[arg(long, value_name = "N")]
-    limit: Option<u32>,
     #[command(flatten)]
-    output: Output,
-    #[command(flatten)]
-    connection: Connection,
+    listing: Listing,
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +69,9 @@ pub struct Show {
 pub struct Dismiss {
     /// The incident's id
     incident: IncidentId,
+    /// Why, for those who find it dismissed later
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    reason: String,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -99,8 +99,7 @@ impl List {
             ("tier", self.tier.map(|it| it.number().to_string())),
             ("open", self.open.then(|| "true".to_owned())),
         ];
-        let incidents: Vec<Incident> = self.connection.open()?.list("/incidents", &filters, self.limit)?;
-        self.output.print(&incidents, |incidents| rows(incidents))
+        self.listing.run("/incidents", &filters, rows)
     }
 }
 
@@ -114,7 +113,7 @@ impl Show {
 impl Dismiss {
     fn run(self) -> Result<(), Failure> {
         let path = format!("/incidents/{}/dismiss", self.incident);
-        let incident: Incident = self.connection.open()?.post(&path, &serde_json::json!({}))?;
+        let incident: Incident = self.connection.open()?.post(&path, &Reason { reason: self.reason })?;
         self.output.print(&incident, |incident| format!("{} is {}", incident.id, incident.state))
     }
 }
@@ -190,7 +189,11 @@ fn in_words(moment: &Moment) -> (&'static str, String) {
             let tier = tier.map_or("the next tier".to_owned(), |tier| format!("tier {tier}"));
             ("request", format!("{by} asked for {tier}{}", if *now { " now" } else { "" }))
         }
-        What::Event { name, actor_kind, actor, .. } => ("event", format!("{name} by {actor_kind} {actor}")),
+        What::Event { name, actor_kind, actor, data, .. } => {
+            let why = data.get("reason").and_then(serde_json::Value::as_str).filter(|why| !why.is_empty());
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            ("event", format!("{name} by {actor_kind} {actor}{why}"))
+        }
     }
 }
 
@@ -217,8 +220,5 @@ fn update(update: &UpdateRef) -> String {
 }
 
 fn state(text: &str) -> Result<StateName, String> {
-    StateName::from_word(text).ok_or_else(|| {
-        let known: Vec<_> = StateName::ALL.iter().map(|state| state.word()).collect();
-        format!("expected one of {}", known.join(", "))
-    })
+    one_of(text, StateName::ALL, StateName::from_word, StateName::word)
 }

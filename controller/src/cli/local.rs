@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::exit::{Code, Failure};
 use crate::{
+    chain::chain,
     config::{Config, ConfigError},
     store::{Store, StoreError},
 };
@@ -117,8 +118,7 @@ pub fn store_failure(error: &StoreError) -> Failure {
         StoreError::Conflict { .. } | StoreError::Invalid { .. } => Code::Data,
         StoreError::Corrupt { .. } | StoreError::Database { .. } => Code::Internal,
     };
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    Failure::new(code, causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+    Failure::new(code, chain(error))
 }
 
 /// An address that says "every interface" is reached over loopback.

@@ -7,6 +7,7 @@ pub mod device;
 pub mod exit;
 pub mod incident;
 pub mod init;
+pub mod listing;
 pub mod local;
 pub mod migrate;
 pub mod order;

@@ -1,4 +1,4 @@
-//! `fleetmend order list|show`: what devices were told to do, and what came of it.
+//! `fleetmend order list|show|cancel`: what devices were told to do, and what came of it.
 
 use clap::{Args, Subcommand};
 use fleetmend_domain::{ladder::Verdict, order::State};
@@ -6,10 +6,14 @@ use fleetmend_proto::{DeviceId, IncidentId, OrderId, Tier};
 
 use super::{
     exit::Failure,
+    listing::{Listing, one_of},
     output::{Output, fields, or_dash, table, time, yes_no},
     remote::Connection,
 };
-use crate::http::views::order::{Order, OrderDetail};
+use crate::http::views::{
+    Reason,
+    order::{Order, OrderDetail},
+};
 
 #[derive(Debug, Subcommand)]
 pub enum OrderCommand {
@@ -20,6 +24,8 @@ pub enum OrderCommand {
     List(List),
     /// One order with its steps
     Show(Show),
+    /// Take an order back; a device that has begun it is told to stop
+    Cancel(Cancel),
 }
 
 #[derive(Debug, Args)]
@@ -36,9 +42,14 @@ pub struct List {
     /// Only orders charged to this tier, 1 to 6
     #[arg(long, value_name = "N")]
     tier: Option<Tier>,
-    /// At most this many [default: all]
-    #[arg(long, value_name = "N")]
-    limit: Option<u32>,
+    #[command(flatten)]
+    listing: Listing,
+}
+
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The order's id
+    order: OrderId,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -46,9 +57,12 @@ pub struct List {
 }
 
 #[derive(Debug, Args)]
-pub struct Show {
+pub struct Cancel {
     /// The order's id
     order: OrderId,
+    /// Why, for those who find it cancelled later
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    reason: String,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -62,6 +76,7 @@ impl OrderCommand {
         match self {
             Self::List(list) => list.run(),
             Self::Show(show) => show.run(),
+            Self::Cancel(cancel) => cancel.run(),
         }
     }
 }
@@ -74,8 +89,7 @@ impl List {
             ("incident", self.incident.map(|it| it.to_string())),
             ("tier", self.tier.map(|it| it.number().to_string())),
         ];
-        let orders: Vec<Order> = self.connection.open()?.list("/orders", &filters, self.limit)?;
-        self.output.print(&orders, |orders| {
+        self.listing.run("/orders", &filters, |orders: &[Order]| {
             table(
                 &["ID", "DEVICE", "ACTION", "TIER", "STATE", "CREATED", "ENDED", "VERDICT"],
                 orders.iter().map(|order| {
@@ -99,6 +113,17 @@ impl Show {
     fn run(self) -> Result<(), Failure> {
         let order: OrderDetail = self.connection.open()?.get(&format!("/orders/{}", self.order), &[])?;
         self.output.print(&order, details)
+    }
+}
+
+impl Cancel {
+    fn run(self) -> Result<(), Failure> {
+        let path = format!("/orders/{}/cancel", self.order);
+        let order: Order = self.connection.open()?.post(&path, &Reason { reason: self.reason })?;
+        self.output.print(&order, |order| match order.state {
+            State::Cancelled => format!("{} is cancelled", order.id),
+            state => format!("{} is {state}: its device is told to stop, and says when it has", order.id),
+        })
     }
 }
 
@@ -153,8 +178,5 @@ pub fn verdict(verdict: Verdict) -> String {
 }
 
 fn state(text: &str) -> Result<State, String> {
-    State::from_word(text).ok_or_else(|| {
-        let known: Vec<_> = State::ALL.iter().map(|state| state.word()).collect();
-        format!("expected one of {}", known.join(", "))
-    })
+    one_of(text, State::ALL, State::from_word, State::word)
 }

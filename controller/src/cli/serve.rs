@@ -11,7 +11,10 @@ use super::{
     exit::{Code, Failure},
     local::{Local, store_failure},
 };
-use crate::serve::{ServeError, serve};
+use crate::{
+    chain::chain,
+    serve::{ServeError, serve},
+};
 
 pub const EXAMPLES: &str = "\
 Examples:
@@ -98,10 +101,7 @@ async fn signal() -> io::Result<()> {
 
 /// `None` for an end that a signal asked for.
 fn failure(error: &ServeError) -> Option<Failure> {
-    let text = || {
-        let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-    };
+    let text = || chain(error);
     match error {
         ServeError::Store(error) => Some(store_failure(error)),
         ServeError::Keys(_) => Some(Failure::new(Code::Usage, text())),

@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 
 use axum::{Json, extract::State};
-use fleetmend_proto::DeviceId;
+use fleetmend_proto::{
+    DeviceId,
+    v1::{self, directive::Kind},
+};
 
 use super::{
     ApiState,
@@ -11,7 +14,7 @@ use super::{
     problem::{Problem, WrongField},
     request::{Body, Named, Params},
     views::{
-        Page,
+        Page, Reason,
         device::{ApproveSerials, Approved, Ban, Device, DeviceDetail, Remediate, Remediated},
         incident::Incident,
     },
@@ -32,7 +35,12 @@ pub async fn list(State(state): State<ApiState>, params: Params) -> Result<Json<
         name_prefix: params.text("name").map(str::to_owned),
     };
     let page = state.store.device_list(&filter, &params.page()?).await?;
-    Ok(Json(Page::new(page, |row| device(&state, row))))
+    let ids: Vec<_> = page.items.iter().map(|row| row.id).collect();
+    let connected = state.store.devices_connected(&ids).await?;
+    Ok(Json(Page::new(page, |row| {
+        let connected = connected.contains(&row.id);
+        Device::new(row, connected)
+    })))
 }
 
 /// `GET /devices/{id}`: with its newest condition and the incidents that have not ended.
@@ -42,7 +50,7 @@ pub async fn show(State(state): State<ApiState>, Named(id): Named<DeviceId>) -> 
     let filter = IncidentFilter { device: Some(id), open: true, ..IncidentFilter::default() };
     let open = state.store.incident_list(&filter, &Params::default().page()?).await?;
     let open_incidents = open.items.into_iter().map(Incident::from).collect();
-    Ok(Json(DeviceDetail { device: device(&state, row), condition, open_incidents }))
+    Ok(Json(DeviceDetail { device: device(&state, row).await?, condition, open_incidents }))
 }
 
 /// `POST /devices/{id}/approve`: ends its quarantine, or a ban.
@@ -54,7 +62,7 @@ pub async fn approve(
     state.store.devices_approve(Selector::Id(id), &caller.name, state.clock.now()).await?;
     tracing::info!(device_id = %id, by = caller.name, "device approved");
     state.nudges.decide();
-    Ok(Json(device(&state, get(&state, id).await?)))
+    Ok(Json(device(&state, get(&state, id).await?).await?))
 }
 
 /// `POST /devices/approve`: by serial number, those that are here and those that are yet to enrol.
@@ -86,7 +94,7 @@ pub async fn ban(
     state.store.device_ban(id, &body.reason, &caller.name, state.clock.now()).await?;
     state.streams.cut(id);
     tracing::warn!(device_id = %id, by = caller.name, "device banned");
-    Ok(Json(device(&state, get(&state, id).await?)))
+    Ok(Json(device(&state, get(&state, id).await?).await?))
 }
 
 /// `POST /devices/{id}/remediate`: its open incidents are decided anew, with what the person asked for.
@@ -103,6 +111,8 @@ pub async fn remediate(
         ));
     }
     tracing::info!(device_id = %id, by = caller.name, tier = ?body.tier, now = body.now, "remedy asked for by hand");
+    // The ladder should see the PC as it is now.
+    state.streams.push(id, Kind::Refresh(v1::Refresh {}));
     state.nudges.decide();
     Ok(Json(Remediated { incidents: asked.incidents }))
 }
@@ -111,9 +121,16 @@ async fn get(state: &ApiState, id: DeviceId) -> Result<DeviceRow, Problem> {
     state.store.device_get(id).await?.ok_or_else(|| Problem::not_found(format_args!("device {id}")))
 }
 
-fn device(state: &ApiState, row: DeviceRow) -> Device {
-    let connected = state.streams.contains(row.id);
-    Device::new(row, connected)
+async fn device(state: &ApiState, row: DeviceRow) -> Result<Device, Problem> {
+    let connected = state.store.devices_connected(&[row.id]).await?.contains(&row.id);
+    Ok(Device::new(row, connected))
+}
+
+/// Why, as a person gave it; nothing when they did not.
+pub(super) fn reason_of(body: Option<Body<Reason>>) -> Result<String, Problem> {
+    let Body(Reason { reason }) = body.unwrap_or(Body(Reason::default()));
+    check_text("reason", &reason, MAX_REASON)?;
+    Ok(reason)
 }
 
 /// Each once, none empty, none that could not be a serial number.

@@ -7,10 +7,11 @@ use fleetmend_proto::IncidentId;
 use super::{
     ApiState,
     auth::Caller,
+    devices::reason_of,
     problem::Problem,
-    request::{Named, Params},
+    request::{Body, Named, Params},
     views::{
-        Page,
+        Page, Reason,
         incident::{Incident, IncidentDetail},
         timeline::Moment,
     },
@@ -46,15 +47,18 @@ pub async fn show(
     Ok(Json(IncidentDetail { incident, symbol, category, advice, timeline, truncated }))
 }
 
-/// `POST /incidents/{id}/dismiss`: a person ends it; orders that have not begun are cancelled.
+/// `POST /incidents/{id}/dismiss`: a person ends it; its orders are cancelled.
 pub async fn dismiss(
     State(state): State<ApiState>,
     caller: Caller,
     Named(id): Named<IncidentId>,
+    body: Option<Body<Reason>>,
 ) -> Result<Json<Incident>, Problem> {
-    state.store.incident_dismiss(id, &caller.name, state.clock.now()).await?;
+    let reason = reason_of(body)?;
+    state.store.incident_dismiss(id, &caller.name, &reason, state.clock.now()).await?;
     tracing::info!(incident_id = %id, by = caller.name, "incident dismissed");
     state.nudges.dispatch();
+    state.nudges.renew();
     Ok(Json(get(&state, id).await?.into()))
 }
 

@@ -15,7 +15,7 @@ mod routes;
 mod summary;
 pub mod views;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use fleetmend_domain::catalogue::Catalogue;
 use fleetmend_proto::Clock;
@@ -40,6 +40,8 @@ pub struct ApiState {
     pub nudges: Nudges,
     /// Streams of this process: who is connected, and whom a ban cuts off.
     pub streams: Streams,
+    /// Where a full disk would stop this controller.
+    pub data_dir: PathBuf,
     /// Largest request body, in bytes (`limits.operators.max_body`).
     pub max_body: usize,
 }

@@ -6,10 +6,12 @@ use fleetmend_proto::OrderId;
 
 use super::{
     ApiState,
+    auth::Caller,
+    devices::reason_of,
     problem::Problem,
-    request::{Named, Params},
+    request::{Body, Named, Params},
     views::{
-        Page,
+        Page, Reason,
         order::{Order, OrderDetail, Step},
     },
 };
@@ -28,6 +30,22 @@ pub async fn list(State(state): State<ApiState>, params: Params) -> Result<Json<
     };
     let page = state.store.order_list(&filter, &params.page()?).await?;
     Ok(Json(Page::new(page, Order::from)))
+}
+
+/// `POST /orders/{id}/cancel`: at once where it waits; a device that has begun it is told to stop, and says when it has.
+pub async fn cancel(
+    State(state): State<ApiState>,
+    caller: Caller,
+    Named(id): Named<OrderId>,
+    body: Option<Body<Reason>>,
+) -> Result<Json<Order>, Problem> {
+    let reason = reason_of(body)?;
+    state.store.order_cancel(id, &caller.name, &reason, state.clock.now()).await?;
+    tracing::info!(order_id = %id, by = caller.name, "order cancelled by hand");
+    state.nudges.renew();
+    state.nudges.decide();
+    let order = state.store.order_get(id).await?.ok_or_else(|| Problem::not_found(format_args!("order {id}")))?;
+    Ok(Json(order.into()))
 }
 
 /// `GET /orders/{id}`: with its steps.

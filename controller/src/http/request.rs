@@ -3,8 +3,8 @@
 use std::{fmt::Display, str::FromStr};
 
 use axum::{
-    body::Bytes,
-    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    body::{Bytes, HttpBody as _},
+    extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Query, Request},
     http::{StatusCode, Uri, header, request::Parts},
 };
 use serde::de::DeserializeOwned;
@@ -132,6 +132,18 @@ impl<S: Sync + Send, T: FromStr<Err: Display>> FromRequestParts<S> for Named<T> 
             return Err(Problem::not_found("such resource"));
         };
         text.parse().map(Self).map_err(|error| Problem::wrong_field(&name, error))
+    }
+}
+
+impl<T: DeserializeOwned> OptionalFromRequest<ApiState> for Body<T> {
+    type Rejection = Problem;
+
+    /// `None` for a request without a body; one that says it has one must have a good one.
+    async fn from_request(request: Request, state: &ApiState) -> Result<Option<Self>, Self::Rejection> {
+        if !request.headers().contains_key(header::CONTENT_TYPE) && request.body().is_end_stream() {
+            return Ok(None);
+        }
+        <Self as FromRequest<ApiState>>::from_request(request, state).await.map(Some)
     }
 }
 

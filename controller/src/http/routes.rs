@@ -89,6 +89,7 @@ pub const ROUTES: &[Route] = &[
     route(Verb::Post, "/api/v1/incidents/{id}/dismiss", OPERATE, &[], |verb| on(verb, incidents::dismiss)),
     route(Verb::Get, "/api/v1/orders", READ, orders::FILTERS, |verb| on(verb, orders::list)),
     route(Verb::Get, "/api/v1/orders/{id}", READ, &[], |verb| on(verb, orders::show)),
+    route(Verb::Post, "/api/v1/orders/{id}/cancel", OPERATE, &[], |verb| on(verb, orders::cancel)),
     route(Verb::Get, "/api/v1/catalog", READ, catalog::FILTERS, |verb| on(verb, catalog::list)),
     route(Verb::Get, "/api/v1/catalog/{code}", READ, &[], |verb| on(verb, catalog::show)),
 ];

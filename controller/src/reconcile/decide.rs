@@ -34,7 +34,11 @@ pub async fn pass(store: &Store, rules: &Rules, clock: &dyn Clock, nudges: &Nudg
     let decided: Vec<_> = due
         .into_iter()
         .map(|mut incident| {
-            incident.case.device.package = rules.packages.find(incident.case.update.kb, incident.architecture);
+            let found = rules.packages.find(incident.case.update.kb, incident.architecture, incident.os_build);
+            incident.case.device.package = found.unwrap_or_else(|ambiguous| {
+                tracing::warn!(incident_id = %incident.case.incident, %ambiguous, "no package is used");
+                None
+            });
             let decision = ladder::decide(&incident.case, &rules.policy, rules.catalogue, now);
             DecisionMade { incident, decision }
         })

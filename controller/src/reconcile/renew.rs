@@ -1,7 +1,7 @@
 //! Renew: devices at work on an order hear, well before their lease ends, that it still holds. What a device must not do
 //! without a live lease (a restart, the last install) may come hours after `Begin`, and after a restart of its own.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use fleetmend_proto::{DeviceId, Fence, OrderId, convert::uuid_to_wire, v1};
 
@@ -23,8 +23,11 @@ pub async fn pass(store: &Store, replica: &str, streams: &Streams) -> Result<Pas
     if streams.is_empty() {
         return Ok(Pass::Idle);
     }
+    let cancelled = tell_cancelled(store, streams).await?;
     for (order, device, fence) in store.orders_begun(replica).await? {
-        push(streams, device, order, fence);
+        if !cancelled.contains(&order) {
+            push(streams, device, order, fence);
+        }
     }
     Ok(Pass::Idle)
 }
@@ -34,10 +37,24 @@ pub async fn pass(store: &Store, replica: &str, streams: &Streams) -> Result<Pas
 /// # Errors
 /// When the store fails.
 pub async fn at_return(store: &Store, streams: &Streams, device: DeviceId) -> Result<(), StoreError> {
-    if let Some((order, fence)) = store.order_begun_of(device).await? {
+    let cancelled = tell_cancelled(store, streams).await?;
+    if let Some((order, fence)) = store.order_begun_of(device).await?.filter(|(order, _)| !cancelled.contains(order)) {
         push(streams, device, order, fence);
     }
     Ok(())
+}
+
+/// Tells devices that stream here to stop what people cancelled, again and again until they say that it has ended. Gives
+/// all such orders, whoever streams where: their leases are left to run out.
+async fn tell_cancelled(store: &Store, streams: &Streams) -> Result<HashSet<OrderId>, StoreError> {
+    let asked = store.orders_cancel_asked().await?;
+    for (order, device, fence) in &asked {
+        let cancel = v1::Cancel { order_id: uuid_to_wire(Some(order.0)), fence: fence.0 };
+        if streams.push(*device, v1::directive::Kind::Cancel(cancel)) == Pushed::Queued {
+            tracing::info!(device_id = %device, order_id = %order, "device told to stop its order");
+        }
+    }
+    Ok(asked.into_iter().map(|(order, _, _)| order).collect())
 }
 
 fn push(streams: &Streams, device: DeviceId, order: OrderId, fence: Fence) {

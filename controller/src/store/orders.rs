@@ -209,12 +209,18 @@ impl Store {
         attempts_from(super::engine::bulk_read!(self.db, ATTEMPTS, ids, "attempts load")?)
     }
 
-    /// Cancels an order that has not ended; a device that runs it is told by the caller. Its incident is decided anew
-    /// (or, when the order had begun, verified once the device has reported).
+    /// Cancels an order that has not ended. One that a device has begun goes on the list that the device is told from
+    /// (`orders_cancel_asked`), and ends when it says so. The incident is decided anew, or verified where the order had begun.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], or [`StoreError::Conflict`] when the order has ended or runs on the device.
-    pub async fn order_cancel(&self, order: OrderId, by: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+    /// [`StoreError::NotFound`], or [`StoreError::Conflict`] when the order has ended.
+    pub async fn order_cancel(
+        &self,
+        order: OrderId,
+        by: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
         let operation = "order cancel";
         let actor = Actor::Person(by.to_owned());
         let mut tx = self.begin(operation).await?;
@@ -224,12 +230,29 @@ impl Store {
         let Some(row) = rows.first() else {
             return Err(StoreError::not_found("order", order));
         };
-        if !matches!(row.state, State::Queued | State::Leased) {
-            let reason = format!("the order is {}, only one that has not begun can be cancelled", row.state);
+        if row.state.is_final() {
+            let reason = format!("the order has ended already: it is {}", row.state);
             return Err(StoreError::Conflict { operation, reason });
         }
-        cancel(&mut tx, &mut rows, &actor, now).await?;
+        cancel_or_ask(&mut tx, &mut rows, &actor, reason, now).await?;
         tx.commit().await.during(operation)
+    }
+
+    /// Orders that devices work on though people cancelled them, with the fence each was begun under.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn orders_cancel_asked(&self) -> Result<Vec<(OrderId, DeviceId, Fence)>, StoreError> {
+        let rows: Vec<(Uuid, Uuid, i64)> = super::engine::on!(self.db, pool => sqlx::query_as(
+            "SELECT o.id, o.device_id, o.fence FROM orders o \
+             WHERE o.state IN ('running', 'awaiting_reboot', 'awaiting_return') AND o.fence IS NOT NULL AND EXISTS \
+             (SELECT 1 FROM events e WHERE e.incident_id = o.incident_id AND e.order_id = o.id \
+             AND e.kind = 'order_cancel_asked')",
+        )
+        .fetch_all(pool)
+        .await)
+        .during("orders to cancel")?;
+        Ok(rows.into_iter().map(|(order, device, fence)| (OrderId(order), DeviceId(device), Fence(fence))).collect())
     }
 
     /// Ends what waited too long, by domain time: queued orders past their expiry become `Expired`, begun ones past
@@ -325,6 +348,26 @@ pub(super) async fn cancel(
     rows.retain_mut(|row| row.take(Event::Cancelled, now).is_ok());
     settle(tx, rows, actor, now).await?;
     save(tx, rows).await
+}
+
+/// Cancels orders that have not ended: those that wait at once, those that were begun by asking their device. The caller
+/// holds the lock on their devices.
+pub(super) async fn cancel_or_ask(
+    tx: &mut Tx,
+    rows: &mut Vec<Live>,
+    actor: &Actor,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    rows.retain(|row| !row.state.is_final());
+    let data = serde_json::json!({ "reason": reason });
+    let asked = |row: &Live| {
+        let change = Change::new(actor, "order_cancel_asked", now).device(row.device()).incident(row.incident());
+        change.order(row.order()).data(&data)
+    };
+    events::append(tx, &rows.iter().map(asked).collect::<Vec<_>>()).await?;
+    rows.retain(|row| matches!(row.state, State::Queued | State::Leased));
+    cancel(tx, rows, actor, now).await
 }
 
 /// Cancels what a device has not begun. The caller holds the lock on the device.

@@ -1,10 +1,7 @@
 //! What people have in hand: remedies they ask for, incidents they end, and those they are told of again.
 
 use chrono::{DateTime, Utc};
-use fleetmend_domain::{
-    incident::{Event, REMINDER, State},
-    order,
-};
+use fleetmend_domain::incident::{Event, REMINDER, State};
 use fleetmend_proto::{DeviceId, IncidentId, Tier};
 use serde::Serialize;
 use uuid::Uuid;
@@ -100,11 +97,17 @@ impl Store {
         Ok(Remediation { incidents: live.iter().map(Live::incident).collect() })
     }
 
-    /// Ends an incident because a person says so, and cancels its orders that have not begun.
+    /// Ends an incident because a person says so, and cancels its orders: one that was begun by telling its device.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], or [`StoreError::Conflict`] when it has ended already.
-    pub async fn incident_dismiss(&self, incident: IncidentId, by: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+    pub async fn incident_dismiss(
+        &self,
+        incident: IncidentId,
+        by: &str,
+        reason: &str,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
         let operation = "incident dismissal";
         let actor = Actor::Person(by.to_owned());
         let mut tx = self.begin(operation).await?;
@@ -117,10 +120,10 @@ impl Store {
         row.take(&Event::Dismissed { by: by.to_owned() }, now)
             .map_err(|error| StoreError::Conflict { operation, reason: error.to_string() })?;
         incidents::save(&mut tx, std::slice::from_ref(&row)).await?;
-        let mut waiting = orders::load_of_incidents(&mut tx, [incident.0]).await?;
-        waiting.retain(|order| matches!(order.state, order::State::Queued | order::State::Leased));
-        orders::cancel(&mut tx, &mut waiting, &actor, now).await?;
-        let change = Change::new(&actor, "incident_dismissed", now).device(device).incident(incident);
+        let mut theirs = orders::load_of_incidents(&mut tx, [incident.0]).await?;
+        orders::cancel_or_ask(&mut tx, &mut theirs, &actor, "the incident was dismissed", now).await?;
+        let data = serde_json::json!({ "reason": reason });
+        let change = Change::new(&actor, "incident_dismissed", now).device(device).incident(incident).data(&data);
         events::append(&mut tx, &[change]).await?;
         tx.commit().await.during(operation)
     }

@@ -1,13 +1,15 @@
 //! Which replica holds a device's stream. Presence itself is the stream's keepalive and lives in memory.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use fleetmend_proto::{DeviceId, Fence, clock::wall_now};
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    DeviceState, IdRow, Store, StoreError,
-    engine::{Tx, bulk, bulk_sql, on, within},
+    DeviceState, IdRow, Store, StoreError, device_ids,
+    engine::{Tx, bulk, bulk_read, bulk_sql, on, within},
     error::During as _,
     from_json, json_text,
     renewal::suspect_clone,
@@ -15,6 +17,12 @@ use super::{
 
 /// No device comes near it by orders alone. More would be a fault or an attempt to leave no number for the next lease.
 pub const MAX_FENCE: Fence = Fence(1 << 53);
+
+const CONNECTED: [&str; 2] = bulk_sql!(
+    "SELECT s.device_id FROM " [id: uuid]
+    " JOIN sessions s ON s.device_id = r.id JOIN devices d ON d.id = s.device_id \
+     WHERE s.closed_at IS NULL AND d.state <> 'banned'"
+);
 
 const CLOSE: [&str; 2] = bulk_sql!(
     "UPDATE sessions SET closed_at = $2 FROM " [device_id: uuid, stream_epoch: bigint]
@@ -135,6 +143,30 @@ impl Store {
         .await)
         .during("sessions open")?;
         Ok(rows.into_iter().map(|(device, epoch)| (DeviceId(device), epoch)).collect())
+    }
+
+    /// Those of `devices` that stream to some controller now. A banned one counts as gone: its stream is being cut.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn devices_connected(&self, devices: &[DeviceId]) -> Result<HashSet<DeviceId>, StoreError> {
+        let ids = device_ids(devices.iter().copied());
+        let rows: Vec<(Uuid,)> = bulk_read!(self.db, CONNECTED, &ids, "sessions read")?;
+        Ok(rows.into_iter().map(|(id,)| DeviceId(id)).collect())
+    }
+
+    /// How many devices stream to some controller now.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn connected_count(&self) -> Result<i64, StoreError> {
+        on!(self.db, pool => sqlx::query_scalar(
+            "SELECT COUNT(*) FROM sessions s JOIN devices d ON d.id = s.device_id \
+             WHERE s.closed_at IS NULL AND d.state <> 'banned'",
+        )
+        .fetch_one(pool)
+        .await)
+        .during("sessions read")
     }
 
     /// Closes these sessions, except those that a newer one has replaced. Returns how many.

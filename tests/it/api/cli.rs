@@ -181,7 +181,11 @@ async fn an_operators_day_on_the_command_line() {
     assert_eq!(json_of(&approved)["expected"].as_array().map(Vec::len), Some(1201), "sent in parts, all kept");
 
     assert_eq!(json_of(&run(&["remediate", &device, "--now", "-o", "json"]).await)["incidents"][0], incident);
-    assert!(out(&run(&["incident", "dismiss", &incident]).await).contains("is dismissed"));
+    let taken_back = run(&["order", "cancel", &order, "--reason", "exam week"]).await;
+    assert!(out(&taken_back).contains("is cancelled"), "{}", err(&taken_back));
+    assert!(out(&run(&["incident", "dismiss", &incident, "--reason", "retired"]).await).contains("is dismissed"));
+    let story = out(&run(&["incident", "show", &incident]).await);
+    assert!(story.contains(": exam week") && story.contains(": retired"), "{story}");
     let again = run(&["incident", "dismiss", &incident]).await;
     assert_eq!(code(&again), 65, "{}", err(&again));
     let banned = run(&["device", "ban", &device, "--reason", "stolen"]).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
 use fleetmend_controller::{
-    config::DrainSettings,
+    config::{DrainSettings, OperatorLimits},
     http::{ApiState, Role, router},
     nudge::Nudges,
     secret,
@@ -72,7 +72,8 @@ impl Fleet {
             catalogue: Catalogue::embedded(),
             nudges: Nudges::default(),
             streams: Streams::new(DrainSettings::default()),
-            max_body: 64 * 1024,
+            max_body: OperatorLimits::default().max_body.bytes(),
+            data_dir: dir.path().to_owned(),
         };
         Self { _dir: dir, state, viewer, operator, admin, expired, revoked, enrollment }
     }

@@ -22,6 +22,7 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/incidents/{id}/dismiss", "operator"),
     ("GET", "/api/v1/orders", "viewer operator admin"),
     ("GET", "/api/v1/orders/{id}", "viewer operator admin"),
+    ("POST", "/api/v1/orders/{id}/cancel", "operator"),
     ("GET", "/api/v1/catalog", "viewer operator admin"),
     ("GET", "/api/v1/catalog/{code}", "viewer operator admin"),
 ];

@@ -1,6 +1,8 @@
 //! What operators do and see: letting devices in, an incident's whole timeline, remedies by hand, dismissals, bans.
 
+use fleetmend_controller::store::Hello;
 use fleetmend_domain::catalogue::Catalogue;
+use fleetmend_proto::{Fence, clock::wall_now};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -45,6 +47,9 @@ async fn an_incident_tells_its_whole_story() {
     assert!(decision["rule"].as_str().is_some_and(|rule| rule.starts_with('R')), "{decision}");
     assert!(decision["reason"].as_str().is_some_and(|reason| reason.contains(' ')), "{decision}");
     assert_eq!(decision["next"]["do"], "order");
+    // Everything the ladder looked at, so that people can tell why it said so.
+    assert_eq!(decision["inputs"]["code"], "0x80073712", "{decision}");
+    assert_eq!(decision["inputs"]["update"]["kb"], "KB5124010", "{decision}");
     assert_eq!(of("outcome")["outcome"]["code"], "0x80073712");
     assert_eq!(of("order")["order"]["id"], orders[0].to_string());
 
@@ -115,6 +120,8 @@ async fn devices_are_let_in_by_id_and_by_serial_number() {
 async fn a_ban_cuts_the_stream_and_can_be_taken_back() {
     let fleet = Fleet::new().await;
     let device = fleet.device("PC-1").await;
+    let hello = Hello { device, replica: "another", max_fence: Fence(0), instance: None, now: wall_now() };
+    fleet.state.store.session_open(hello).await.expect("a session");
     let mut stream = fleet.state.streams.open(device, 1);
     let path = format!("/api/v1/devices/{device}");
     assert_eq!(fleet.get(&fleet.viewer, &path).await.body["connected"], true);
@@ -202,4 +209,43 @@ async fn readiness_follows_the_database() {
     assert!(down.headers.contains_key("retry-after"));
     let alive = fleet.send(http::Method::GET, "/healthz", None, None).await;
     assert_eq!((alive.status, alive.body), (StatusCode::OK, json!({ "status": "ok" })));
+}
+
+#[tokio::test]
+async fn an_order_is_taken_back_and_an_incident_dismissed_with_a_reason_that_others_find() {
+    let fleet = Fleet::new().await;
+    let incident = fleet.failure(fleet.device("PC-1").await, 1, 5_124_010).await;
+    let order = fleet.decide().await[0];
+    let path = format!("/api/v1/orders/{order}/cancel");
+    let refused = fleet.post(&fleet.viewer, &path, json!({})).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{refused:?}");
+    let cancelled = fleet.post(&fleet.operator, &path, json!({ "reason": "exam week" })).await;
+    assert_eq!((cancelled.status, &cancelled.body["state"]), (StatusCode::OK, &json!("cancelled")), "{cancelled:?}");
+    let again = fleet.send(http::Method::POST, &path, Some(&fleet.operator), None).await;
+    assert_eq!(again.status, StatusCode::CONFLICT, "{again:?}");
+
+    let path = format!("/api/v1/incidents/{incident}");
+    let long = fleet.post(&fleet.operator, &format!("{path}/dismiss"), json!({ "reason": "x".repeat(513) })).await;
+    assert_eq!(long.status, StatusCode::BAD_REQUEST, "{long:?}");
+    let dismissed = fleet.post(&fleet.operator, &format!("{path}/dismiss"), json!({ "reason": "retired" })).await;
+    assert_eq!(dismissed.status, StatusCode::OK, "{dismissed:?}");
+    let shown = fleet.get(&fleet.viewer, &path).await;
+    let reason_of = |name: &str| {
+        let timeline = shown.body["timeline"].as_array().expect("a timeline");
+        timeline.iter().find(|moment| moment["name"] == name).map(|moment| moment["data"]["reason"].clone())
+    };
+    assert_eq!(reason_of("order_cancel_asked"), Some(json!("exam week")), "{shown:?}");
+    assert_eq!(reason_of("incident_dismissed"), Some(json!("retired")), "{shown:?}");
+}
+
+#[tokio::test]
+async fn a_controller_that_stops_or_whose_database_hangs_is_not_ready() {
+    let fleet = Fleet::new().await;
+    let ready = async || fleet.send(http::Method::GET, "/readyz", None, None).await;
+    assert_eq!(ready().await.status, StatusCode::OK);
+    fleet.state.streams.drain(true);
+    let stopping = ready().await;
+    assert_eq!(stopping.status, StatusCode::SERVICE_UNAVAILABLE, "{stopping:?}");
+    assert_eq!(stopping.body["type"], "urn:fleetmend:problem:not-ready");
+    assert!(stopping.body["detail"].as_str().is_some_and(|it| it.contains("stopping")), "{stopping:?}");
 }

@@ -131,7 +131,7 @@ async fn a_person_gets_an_answer_once(world: World) {
     assert_eq!((manual.tier, manual.now, manual.by.as_str()), (Some(Tier::ResetComponents), true, "ada"));
     let order = world.order(incident, Action::ResetComponents, world.now).await;
     assert!(world.store.order_get(order).await.expect("a look-up").expect("the order").manual);
-    world.store.order_cancel(order, "ada", world.now).await.expect("an order that waits");
+    world.store.order_cancel(order, "ada", "not now", world.now).await.expect("an order that waits");
     let due = world.due_of(incident, world.now).await;
     assert_eq!(due.case.manual, None, "answered by the order");
     assert_eq!(due.case.attempts.len(), 1);
@@ -205,19 +205,19 @@ async fn what_people_have_has_a_deadline_that_is_served(world: World) {
         let told = story.iter().any(|it| matches!(&it.what, MomentKind::Event { name, .. } if name == wanted));
         assert!(told, "{next:?}: no {wanted}");
         // Nothing more is told of what has ended.
-        world.store.incident_dismiss(incident, "ada", world.now).await.expect("an open incident");
+        world.store.incident_dismiss(incident, "ada", "not now", world.now).await.expect("an open incident");
     }
 }
 
 async fn a_dismissed_incident_is_over(world: World) {
     let (device, incident) = world.failing().await;
     let order = world.order(incident, Action::Retry, world.now).await;
-    world.store.incident_dismiss(incident, "ada", world.now).await.expect("an open incident");
+    world.store.incident_dismiss(incident, "ada", "not now", world.now).await.expect("an open incident");
     let row = world.store.incident_get(incident).await.expect("a look-up").expect("the incident");
     assert_eq!((row.state, row.reason.as_deref()), (StateName::Dismissed, Some("ada")));
     let order = world.store.order_get(order).await.expect("a look-up").expect("the order");
     assert_eq!(order.state, order::State::Cancelled);
-    let again = world.store.incident_dismiss(incident, "ada", world.now).await;
+    let again = world.store.incident_dismiss(incident, "ada", "not now", world.now).await;
     assert!(matches!(again, Err(StoreError::Conflict { .. })), "{again:?}");
     let asked = world.store.remediate(device, None, false, "ada", world.now).await.expect("a request");
     assert!(asked.incidents.is_empty());

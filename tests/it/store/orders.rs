@@ -329,13 +329,21 @@ async fn deadlines_end_what_waits_and_what_runs(world: World) {
     assert!(verifying(&world, expired).await.iter().any(|it| it.incident == running && it.evidence.is_some()));
 }
 
-async fn a_begun_order_is_not_cancelled_by_hand(world: World) {
+async fn a_begun_order_is_cancelled_by_its_device(world: World) {
     let (_, incident) = world.failing().await;
     let order = world.order(incident, Action::Retry, world.now).await;
-    world.begin(order, 1, world.now).await;
-    let refused = world.store.order_cancel(order, "ada", world.now).await;
+    let leased = world.begin(order, 1, world.now).await;
+    assert_eq!(world.store.orders_cancel_asked().await.expect("a list"), []);
+    world.store.order_cancel(order, "ada", "exam week", world.now).await.expect("a running order");
+    assert_eq!(state(&world, order).await, State::Running, "only its device can tell what it has done so far");
+    let asked = world.store.orders_cancel_asked().await.expect("a list");
+    assert_eq!(asked.iter().map(|(order, ..)| *order).collect::<Vec<_>>(), [order]);
+    assert!(world.finish(&leased, OrderPhase::Cancelled, world.now).await);
+    assert_eq!(state(&world, order).await, State::Cancelled);
+    assert_eq!(world.store.orders_cancel_asked().await.expect("a list"), []);
+    assert_eq!(incident_state(&world, incident).await, StateName::Verifying, "it may have changed something");
+    let refused = world.store.order_cancel(order, "ada", "again", world.now).await;
     assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
-    assert_eq!(state(&world, order).await, State::Running);
 }
 
 on_both!(
@@ -352,5 +360,5 @@ on_both!(
     the_climb_goes_on_after_proof_of_failure,
     silence_until_the_deadline_is_a_verdict,
     deadlines_end_what_waits_and_what_runs,
-    a_begun_order_is_not_cancelled_by_hand,
+    a_begun_order_is_cancelled_by_its_device,
 );

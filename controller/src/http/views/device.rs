@@ -90,7 +90,7 @@ pub struct Remediated {
 }
 
 impl Device {
-    /// `connected` is what the streams of this process say.
+    /// `connected` is what the session rows say.
     #[must_use]
     pub fn new(row: DeviceRow, connected: bool) -> Self {
         Self {

@@ -11,6 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::store;
 
+/// Body of the requests that may say why.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reason {
+    pub reason: String,
+}
+
 /// A part of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<T> {

@@ -10,8 +10,8 @@ use crate::store;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     pub devices: BTreeMap<String, i64>,
-    /// Devices whose stream is open on this controller now.
-    pub connected: usize,
+    /// Devices whose stream is open now, on whichever controller.
+    pub connected: i64,
     /// Devices that reported at least one outcome.
     pub reporting: i64,
     pub outcomes: i64,
@@ -26,7 +26,7 @@ pub struct Summary {
 
 impl Summary {
     #[must_use]
-    pub fn new(counts: store::Summary, connected: usize) -> Self {
+    pub fn new(counts: store::Summary, connected: i64) -> Self {
         let tier = |tier: Option<fleetmend_proto::Tier>| tier.map_or("none".to_owned(), |it| it.number().to_string());
         let mut orders: BTreeMap<String, BTreeMap<String, i64>> = BTreeMap::new();
         for row in counts.orders {

@@ -30,6 +30,8 @@ pub enum What {
         order_id: Option<OrderId>,
         policy_version: i64,
         catalogue_version: i64,
+        /// The whole case as the ladder saw it.
+        inputs: Value,
     },
     /// An order was made; its fields are those of now.
     Order { order: Box<Order> },
@@ -58,8 +60,8 @@ impl From<MomentKind> for What {
     fn from(kind: MomentKind) -> Self {
         match kind {
             MomentKind::Outcome { position, outcome } => Self::Outcome { position, outcome },
-            MomentKind::Decision { rule, reason, next, order, policy_version, catalogue_version } => {
-                Self::Decision { rule, reason, next, order_id: order, policy_version, catalogue_version }
+            MomentKind::Decision { rule, reason, next, order, policy_version, catalogue_version, inputs } => {
+                Self::Decision { rule, reason, next, order_id: order, policy_version, catalogue_version, inputs }
             }
             MomentKind::Order { order } => Self::Order { order: Box::new((*order).into()) },
             MomentKind::Step { step } => Self::Step { order_id: step.order, step: step.into() },

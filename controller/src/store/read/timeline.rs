@@ -50,6 +50,8 @@ pub enum MomentKind {
         order: Option<OrderId>,
         policy_version: i64,
         catalogue_version: i64,
+        /// The whole case as the ladder saw it.
+        inputs: Value,
     },
     /// `at` is when it was made.
     Order {
@@ -131,7 +133,7 @@ impl Store {
 
     async fn decisions(&self, incident: IncidentId) -> Result<Vec<Moment>, StoreError> {
         let rows: Vec<RawDecision> = on!(self.db, pool => sqlx::query_as(
-            "SELECT at, rule, reason, next, order_id, policy_version, catalogue_version \
+            "SELECT at, rule, reason, next, order_id, policy_version, catalogue_version, inputs \
              FROM decisions WHERE incident_id = $1 ORDER BY id DESC LIMIT $2",
         )
         .bind(incident.0)
@@ -148,6 +150,7 @@ impl Store {
                     order: row.order_id.map(OrderId),
                     policy_version: row.policy_version,
                     catalogue_version: row.catalogue_version,
+                    inputs: from_json("decision's inputs", &row.inputs)?,
                 };
                 Ok(Moment { at: row.at, what })
             })
@@ -256,6 +259,7 @@ struct RawDecision {
     order_id: Option<Uuid>,
     policy_version: i64,
     catalogue_version: i64,
+    inputs: String,
 }
 
 #[derive(FromRow)]
