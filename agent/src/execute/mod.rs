@@ -8,6 +8,7 @@
 mod admit;
 mod hide_update;
 mod install_manually;
+mod judged;
 mod output;
 pub(crate) mod pause;
 mod plan;
@@ -17,6 +18,7 @@ mod repair_install;
 mod reset_components;
 mod reset_pc;
 mod restart;
+mod restore;
 mod retry;
 mod retry_update;
 mod runner;
@@ -120,7 +122,7 @@ pub async fn restore(
 ) -> Result<(), ExecuteError> {
     let core = Core { platform, journal: Journal::new(db), clock, local, keys: Vec::new() };
     undo::settle_owed(&core).await?;
-    runner::restore(&core, no_authority).await
+    restore::begun_orders(&core, no_authority).await
 }
 
 impl Executor {

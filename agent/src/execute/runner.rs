@@ -1,20 +1,22 @@
 //! Walks the steps of one order: fresh, after a crash, after a restart of the PC, and backwards when it must be undone.
 //! The crash table of the journal lives in `recover`; waiting for a restart in `restart`.
 
-use async_trait::async_trait;
 use fleetmend_proto::{
-    Fence, OrderId,
+    OrderId,
     order::{OrderPhase, OrderText, Refusal, SignedOrder, StepState},
 };
 use serde_json::Value;
 
 use super::{
-    Core, ExecuteError, Lease, ProgressSink, plan,
+    Core, ExecuteError, Lease, ProgressSink,
+    judged::{end_of, judge},
+    plan,
+    restore::hindrance,
     step::{Cx, Ended, Kind, Prepared, Seen, Step, Stop},
     undo,
 };
 use crate::{
-    journal::{OrderRecord, OrderUpdate, StepEnd, StepIntent, StepRecord, Unwind},
+    journal::{OrderUpdate, StepEnd, StepIntent, StepRecord, Unwind},
     platform::Run,
 };
 
@@ -53,51 +55,6 @@ pub(super) async fn drive(
         }
     }
     runner.backward().await
-}
-
-/// What keeps any order of this PC from going forward.
-async fn hindrance(core: &Core, record: &OrderRecord) -> Result<Option<End>, ExecuteError> {
-    if core.local.halt {
-        return Ok(Some(End::Unwind(OrderPhase::Cancelled, None, "the local policy says halt".to_owned())));
-    }
-    let Some(until) = core.journal.safe_until(core.clock.now()).await? else { return Ok(None) };
-    let why = format!("safe mode until {until}: the agent started too often in a short time");
-    let nothing_done = core.journal.steps(record.order).await?.iter().all(|it| it.index == 0);
-    Ok(Some(if nothing_done {
-        End::Finished(OrderPhase::Refused, Some(Refusal::SafeMode), why)
-    } else {
-        // What the order itself makes the agent die of must not be tried again.
-        End::Unwind(OrderPhase::Unknown, None, why)
-    }))
-}
-
-/// Takes back what must be before anything else: orders that are being undone or may not go on. `why`: no order may.
-pub(super) async fn restore(core: &Core, why: Option<&str>) -> Result<(), ExecuteError> {
-    for record in core.journal.unfinished().await?.into_iter().filter(|it| it.begun) {
-        if let (Some(why), None) = (why, record.unwind) {
-            core.journal.unwind(record.order, Unwind { phase: OrderPhase::Cancelled, refusal: None, why }).await?;
-        } else if record.unwind.is_none() && hindrance(core, &record).await?.is_none() {
-            continue;
-        }
-        let ended = drive(core, record.order, &Nobody, &Nobody).await?;
-        tracing::warn!(order_id = %ended.order, phase = %ended.phase, "order of an earlier run undone");
-    }
-    Ok(())
-}
-
-/// Gives no leave and hears nothing: there is no link yet.
-struct Nobody;
-
-#[async_trait]
-impl Lease for Nobody {
-    async fn is_live(&self, _order: OrderId, _fence: Fence) -> bool {
-        false
-    }
-}
-
-#[async_trait]
-impl ProgressSink for Nobody {
-    async fn progress(&self, _update: &OrderUpdate) {}
 }
 
 /// How the way forward ended.
@@ -394,49 +351,6 @@ fn cancelled() -> End {
 fn too_late(cx: &Cx<'_>) -> Option<String> {
     let not_after = cx.order.not_after;
     (cx.now() > not_after).then(|| format!("not after {not_after}: its time ended before its first effect"))
-}
-
-/// What a stop makes of its step and of the order.
-struct Judged {
-    state: StepState,
-    phase: OrderPhase,
-    refusal: Option<Refusal>,
-    why: String,
-}
-
-impl Judged {
-    fn end(&self, cx: &Cx<'_>) -> StepEnd {
-        end_of(cx, Ended { state: self.state, ..Ended::done(self.why.clone()) })
-    }
-
-    fn unwind(&self) -> Unwind<'_> {
-        Unwind { phase: self.phase, refusal: self.refusal, why: &self.why }
-    }
-}
-
-/// Unavailable only where nothing was done yet; deferred, as a precondition that failed would be.
-fn judge(stop: Stop, acted: bool) -> Result<Judged, ExecuteError> {
-    let (state, phase, refusal, why) = match stop {
-        Stop::State(error) => return Err(error.into()),
-        Stop::Failed(why) => (StepState::Failed, OrderPhase::Failed, None, why),
-        Stop::Unknown(why) => (StepState::Unknown, OrderPhase::Unknown, None, why),
-        Stop::Deferred(why) => (StepState::Failed, OrderPhase::Refused, Some(Refusal::Precondition), why),
-        Stop::Unavailable(why) if acted => (StepState::Failed, OrderPhase::Failed, None, why),
-        Stop::Unavailable(why) => (StepState::Skipped, OrderPhase::Unavailable, None, why),
-    };
-    Ok(Judged { state, phase, refusal, why })
-}
-
-fn end_of(cx: &Cx<'_>, ended: Ended) -> StepEnd {
-    StepEnd {
-        index: cx.run.step,
-        state: ended.state,
-        detail: ended.detail,
-        data: ended.data,
-        findings: ended.findings,
-        at: cx.now(),
-        undo_owed: false,
-    }
 }
 
 /// Whether a step before `index` changed something, or may have.
