@@ -35,6 +35,17 @@ struct InstallPackage {
     package: PackageHash,
 }
 
+/// Drivers come without a KB, and in cabinets that DISM does not take: unpacked, their `.inf` files go to PnPUtil.
+fn is_driver(cx: &Cx<'_>, path: &Path) -> bool {
+    cx.order.kb.is_none() && path.extension().is_some_and(|it| it.eq_ignore_ascii_case("cab"))
+}
+
+/// PnPUtil's arguments for a folder with drivers.
+fn driver_args(folder: &Path) -> Option<Vec<String>> {
+    let files = format!("{}\\*.inf", folder.to_str()?);
+    Some(["/add-driver", &files, "/subdirs", "/install"].map(str::to_owned).to_vec())
+}
+
 /// Program and arguments for a package file by its extension.
 fn command(path: &Path, log_dir: Option<&str>) -> Option<(Program, Vec<String>)> {
     let text = path.to_str()?.to_owned();
@@ -91,10 +102,20 @@ impl Step for InstallPackage {
     async fn run(&self, cx: &Cx<'_>, _data: &Value) -> Result<Ended, Stop> {
         // Asked again right before its use: the file may have been changed since the last step.
         let path = cx.platform.package(self.package).await?;
-        let (program, args) = command(&path, cx.local.log_dir.as_deref())
-            .ok_or_else(|| Stop::Failed("the package is neither an .msu nor a .cab file".to_owned()))?;
+        let is_driver = is_driver(cx, &path);
+        let chosen = if is_driver {
+            let folder = cx.platform.unpacked(cx.run, self.package).await?;
+            driver_args(&folder).map(|args| (Program::PnpUtil, args))
+        } else {
+            command(&path, cx.local.log_dir.as_deref())
+        };
+        let (program, args) =
+            chosen.ok_or_else(|| Stop::Failed("the package is neither an .msu nor a .cab file".to_owned()))?;
         let exit = cx.platform.run(cx.run, program, &args, LIMIT).await?;
-        match output::package(exit.code) {
+        match if is_driver { output::driver(exit.code) } else { output::package(exit.code) } {
+            Package::AlreadyInstalled if is_driver => {
+                Ok(Ended::done("this PC has the driver already, or a better one (259): there is nothing to install"))
+            }
             Package::Installed => Ok(Ended::done("the package was installed")),
             Package::InstalledRestart => Ok(Ended::done("the package was installed; a restart is needed to finish")),
             Package::AlreadyInstalled => Ok(Ended::done("the package was installed already")),

@@ -164,6 +164,11 @@ pub(super) fn package(exit: i32) -> Package {
     }
 }
 
+/// How PnPUtil ended: 259 (`ERROR_NO_MORE_ITEMS`) = no device needs it, as it has this driver or a better one.
+pub(super) fn driver(exit: i32) -> Package {
+    if exit == 259 { Package::AlreadyInstalled } else { package(exit) }
+}
+
 /// The offset in seconds that `w32tm /stripchart /dataonly` measured: the last `+00.0012345s` of its lines.
 pub(super) fn clock_offset(stdout: &[u8]) -> Option<f64> {
     text(stdout).lines().rev().find_map(|line| {

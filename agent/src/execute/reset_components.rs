@@ -92,6 +92,11 @@ fn irretrievable(name: &str) -> Stop {
 }
 
 /// Writes down how the services are, for people who look later, and refuses before the first stop.
+///
+/// Microsoft's sequence also saves the update history and `ReportingEvents.log`, which its deletion of the folders would
+/// lose. Here nothing is lost: the history stays in the `DataStore` that is set aside, the log lies beside the folders
+/// that are renamed and keeps its place, and what the log says of attempts is in the agent's outbox before an order
+/// begins.
 struct Snapshot;
 
 struct Stopping {

@@ -177,6 +177,13 @@ pub trait Platform: Send + Sync + 'static {
     /// A package of the configured folder by its hash, hashed now on an open handle; `Unavailable` where none fits.
     async fn package(&self, hash: PackageHash) -> Result<PathBuf>;
 
+    /// Unpacks a cabinet of the configured folder, found and hashed as by [`Platform::package`], into a folder that only
+    /// the system can write, and gives that folder.
+    async fn unpacked(&self, _run: Run, hash: PackageHash) -> Result<PathBuf> {
+        let why = "nothing unpacks cabinets here".to_owned();
+        Err(PlatformError::Unavailable { what: format!("package {hash}"), why })
+    }
+
     // --- registry --------------------------------------------------------------------------------------------------
     /// A string value under HKEY_LOCAL_MACHINE; `Ok(None)`: no such value.
     async fn registry_string(&self, key: &str, value: &str) -> Result<Option<String>>;

@@ -2,12 +2,13 @@
 
 use fleetmend_proto::{
     Action, PackageHash,
-    order::{FindingResult, OrderPhase, Refusal, StepState},
+    order::{FindingResult, OrderPhase, OrderText, Refusal, StepState},
 };
 
 use super::{
     Bench, Deaf, Leased, START,
     fake::{Fail, StartType2},
+    key,
 };
 use crate::{
     execute::{Admission, pause},
@@ -275,6 +276,32 @@ async fn install_manually_goes_by_file_and_exit_code() {
         let update = bench.run(action.clone()).await;
         assert_eq!(update.phase, phase, "{path} {code}: {}", update.detail);
         assert_eq!(bench.fake.count(effect), usize::from(effect != "nothing"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_driver_is_unpacked_and_given_to_pnputil() {
+    let cases = [
+        (0, true, OrderPhase::Succeeded, "installed"),
+        (3010, true, OrderPhase::Succeeded, "restart"),
+        (259, false, OrderPhase::Succeeded, "or a better one"),
+        (5, false, OrderPhase::Failed, "0x80070005"),
+    ];
+    for (code, installs, phase, says) in cases {
+        let bench = Bench::new();
+        bench.fake.has_package("/packages/driver.CAB", installs);
+        bench.fake.exits("/add-driver", code, "");
+        let action = Action::InstallManually { package: PackageHash([7; 32]) };
+        let note = key().sign(&OrderText { kb: None, ..Bench::text(action, 12) }).0;
+        let db = bench.db().await;
+        let update = bench.life(&db, &note).await.expect("the journal works");
+        db.close().await;
+        assert_eq!(update.phase, phase, "{code}: {}", update.detail);
+        let effects = bench.fake.effects();
+        let wanted = ["unpacked", r"run PnpUtil /add-driver /packages/unpacked\*.inf /subdirs /install"];
+        assert_eq!(effects[..2], wanted, "{code}");
+        let step = step(&steps(&bench, &update).await, "install_package").clone();
+        assert!(step.detail.contains(says), "{code}: {}", step.detail);
     }
 }
 

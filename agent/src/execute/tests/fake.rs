@@ -496,6 +496,10 @@ impl Platform for Fake {
         self.with(|it| it.package.clone()).ok_or(PlatformError::Unavailable { what: format!("package {hash}"), why })
     }
 
+    async fn unpacked(&self, run: Run, _hash: PackageHash) -> Result<PathBuf> {
+        self.effect(run, "unpacked".to_owned(), |_| PathBuf::from("/packages/unpacked"))
+    }
+
     async fn registry_string(&self, key: &str, value: &str) -> Result<Option<String>> {
         Ok(self.with(|it| it.pc.registry.get(&format!("{key}\\{value}")).cloned()))
     }
@@ -515,7 +519,7 @@ impl Platform for Fake {
         }
         let line = args.join(" ");
         self.effect(run, format!("run {program:?} {line}"), |it| {
-            let is_package = program == Program::Wusa || line.contains("/Add-Package");
+            let is_package = program == Program::Wusa || line.contains("/Add-Package") || line.contains("/add-driver");
             if is_package && it.package_installs {
                 let offers = std::mem::take(&mut it.pc.offers);
                 it.pc.installed.extend(offers.into_iter().map(|(update, _)| update));
