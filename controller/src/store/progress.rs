@@ -166,11 +166,23 @@ fn advance(row: &mut orders::Live, progress: &OrderProgress) -> Option<Vec<&'sta
     };
     let before = row.state;
     if row.take(event, progress.now).is_ok() {
-        return Some(match row.state {
-            State::AwaitingReboot if before != row.state => vec!["order_awaits_reboot"],
-            State::Running if before != row.state => vec!["order_resumed"],
-            _ => Vec::new(),
-        });
+        let passed = match event {
+            _ if row.state == before || row.state.is_final() => None,
+            Event::RebootAwaited => Some("order_awaits_reboot"),
+            Event::Resumed => Some("order_resumed"),
+            Event::Leased
+            | Event::LeaseLapsed
+            | Event::Begun
+            | Event::ResetStarted
+            | Event::Succeeded
+            | Event::Failed
+            | Event::FoundUnavailable
+            | Event::Refused
+            | Event::BecameUnknown
+            | Event::Expired
+            | Event::Cancelled => None,
+        };
+        return Some(passed.into_iter().collect());
     }
     // "Running again" may be skipped by an agent that found its end straight after the restart.
     let skipped = row.state == State::AwaitingReboot

@@ -4,6 +4,7 @@
 
 use chrono::{DateTime, Utc};
 use fleetmend_proto::DeviceId;
+use sqlx::FromRow;
 
 use super::{
     Actor, DeviceState, Store, StoreError, device_ids,
@@ -38,6 +39,15 @@ pub enum Renewed {
     CloneSuspected,
 }
 
+/// What a device's row says of its certificate.
+#[derive(FromRow)]
+struct Current {
+    state: String,
+    generation: i64,
+    key_hash: Vec<u8>,
+    former_key_hash: Option<Vec<u8>>,
+}
+
 impl Store {
     /// Gives a certificate its next generation, or finds that two machines use one identity: a generation or key that
     /// is not the newest. A repeated call for the same new key (the answer was lost) gets the same answer.
@@ -48,13 +58,13 @@ impl Store {
         let operation = "certificate renewal";
         let mut tx = self.begin(operation).await?;
         lock(&mut tx, &device_ids([renewal.device])).await?;
-        let row: Option<(String, i64, Vec<u8>, Option<Vec<u8>>)> = within!(&mut tx, conn =>
+        let row: Option<Current> = within!(&mut tx, conn =>
             sqlx::query_as("SELECT state, generation, key_hash, former_key_hash FROM devices WHERE id = $1")
                 .bind(renewal.device.0)
                 .fetch_optional(conn)
                 .await)
         .during(operation)?;
-        let Some((state, generation, key_hash, former_key_hash)) = row else {
+        let Some(Current { state, generation, key_hash, former_key_hash }) = row else {
             return Err(StoreError::not_found("device", renewal.device));
         };
         if state == DeviceState::Banned.word() {
