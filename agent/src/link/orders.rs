@@ -145,8 +145,7 @@ impl Teller {
     /// Tells all that waits for nothing: answers without a journal, orders under way, the steps of ended ones.
     async fn tell_news(&self, channel: &Channel, limit: Duration) -> Result<(), TellError> {
         // Each stays until it was told: this may be cut short at any point, and is then begun again.
-        loop {
-            let Some(aside) = self.first_aside() else { break };
+        while let Some(aside) = self.first_aside() {
             self.tell(channel, limit, &aside).await?;
             self.asides().pop_front();
         }
