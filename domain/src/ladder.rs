@@ -97,6 +97,9 @@ pub struct Device {
     pub utc_offset_minutes: i32,
     /// The vetted package for this update and architecture, if there is one.
     pub package: Option<PackageHash>,
+    /// Why none of several packages that fit was taken, for people to mend; then `package` is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package_clash: Option<String>,
 }
 
 /// `remediate DEVICE [--tier N] [--now]`.

@@ -439,6 +439,7 @@ impl Raw {
             reboot_pending: self.reboot_pending,
             utc_offset_minutes: i32::try_from(self.utc_offset_minutes).unwrap_or(0),
             package: None,
+            package_clash: None,
         };
         let case = Case {
             incident: IncidentId(self.id),

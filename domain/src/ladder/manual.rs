@@ -63,7 +63,10 @@ fn asked(view: &View<'_>, request: &ManualRequest, tier: Tier) -> Decision {
         return decline(rules::R11_NO_EVIDENCE, reason);
     }
     let Some(action) = entry::action_of(view, tier) else {
-        let reason = format!("{by} asked for tier {tier}: add the update's package to the package store first.");
+        let reason = match &view.case.device.package_clash {
+            Some(clash) => format!("{by} asked for tier {tier}, and no package can be chosen: {clash}."),
+            None => format!("{by} asked for tier {tier}: add the update's package to the package store first."),
+        };
         return decline(rules::R12_NO_PACKAGE, reason);
     };
     entry::cooling(view, tier).unwrap_or_else(|| {

@@ -78,6 +78,7 @@ mod tests {
             reboot_pending: false,
             utc_offset_minutes: 0,
             package: None,
+            package_clash: None,
         }
     }
 

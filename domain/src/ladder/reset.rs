@@ -31,10 +31,12 @@ pub(super) fn decide(view: &View<'_>) -> Decision {
 
 /// Why no reset: which proofs are missing.
 pub(super) fn without_evidence(view: &View<'_>, lacking: &[Tier]) -> String {
+    let clash = view.case.device.package_clash.as_ref();
     format!(
-        "Only a reset is left, and it needs proof that {} did not help on this device within the last {}. {}",
+        "Only a reset is left, and it needs proof that {} did not help on this device within the last {}. {}{}",
         wording::tiers(lacking),
         wording::span(view.policy.reset_evidence_age),
+        clash.map_or_else(String::new, |clash| format!("No package can be chosen: {clash}. ")),
         view.row.advice
     )
 }
@@ -54,5 +56,7 @@ fn is_proven(view: &View<'_>, tier: Tier) -> bool {
         let young = attempt.ended_at.is_some_and(|end| oldest.is_none_or(|oldest| end >= oldest));
         attempt.charged_to == Some(tier) && ended && failing && young
     });
-    proven || view.is_unavailable(tier)
+    // A package that people only have to choose is to be had.
+    let to_choose = tier == Tier::InstallManually && view.case.device.package_clash.is_some();
+    proven || view.is_unavailable(tier) && !to_choose
 }

@@ -27,6 +27,7 @@ fn device() -> Device {
         reboot_pending: false,
         utc_offset_minutes: 0,
         package: Some(PackageHash([7; 32])),
+        package_clash: None,
     }
 }
 

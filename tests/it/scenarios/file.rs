@@ -183,6 +183,8 @@ pub struct DevicePatch {
     pub utc_offset_minutes: Option<i32>,
     /// Whether a vetted package is there.
     pub package: Option<bool>,
+    /// Whether two packages fit, so that there is none.
+    pub package_clash: Option<bool>,
 }
 
 impl DevicePatch {
@@ -194,6 +196,9 @@ impl DevicePatch {
         device.authority = self.authority.unwrap_or(device.authority);
         device.reboot_pending = self.reboot_pending.unwrap_or(device.reboot_pending);
         device.utc_offset_minutes = self.utc_offset_minutes.unwrap_or(device.utc_offset_minutes);
+        if let Some(clash) = self.package_clash {
+            device.package_clash = clash.then(|| "a.msu and b.msu are different packages: remove one".to_owned());
+        }
         if let Some(there) = self.package {
             device.package = there.then_some(PackageHash([7; 32]));
         }

@@ -53,6 +53,7 @@ impl World {
             reboot_pending: false,
             utc_offset_minutes: 60,
             package: None,
+            package_clash: None,
         };
         scenario.device.apply(&mut device);
         let mut policy = Policy { posture: Posture::Recommended, ..Policy::default() };
