@@ -35,10 +35,11 @@ pub async fn pass(store: &Store, rules: &Rules, clock: &dyn Clock, nudges: &Nudg
         .into_iter()
         .map(|mut incident| {
             let found = rules.packages.find(incident.case.update.kb, incident.architecture, incident.os_build);
-            incident.case.device.package = found.unwrap_or_else(|ambiguous| {
-                tracing::warn!(incident_id = %incident.case.incident, %ambiguous, "no package is used");
-                None
-            });
+            match found {
+                Ok(package) => incident.case.device.package = package,
+                // The reason of the decision tells people.
+                Err(ambiguous) => incident.case.device.package_clash = Some(ambiguous.to_string()),
+            }
             let decision = ladder::decide(&incident.case, &rules.policy, rules.catalogue, now);
             DecisionMade { incident, decision }
         })
