@@ -179,10 +179,10 @@ impl Step for SystemFiles {
             Err(error @ PlatformError::Unavailable { .. }) => return Ok(Ended::skipped(error.to_string())),
             Err(error) => return Err(error.into()),
         };
-        let said = match output::sfc(&exit.stdout) {
-            Sfc::NotRecognised => judge_by_log(cx, data).await,
-            said => said,
-        };
+        let mut said = output::sfc(&exit.stdout);
+        if said == Sfc::NotRecognised {
+            said = judge_by_log(cx, data).await;
+        }
         Ok(match said {
             Sfc::Clean => Ended::done("no damaged system files"),
             Sfc::Repaired => {
