@@ -13,6 +13,8 @@ pub mod outbox;
 pub mod platform;
 pub mod runner;
 mod sabotage;
+#[cfg(windows)]
+pub mod service;
 pub mod state;
 pub mod verify;
 

@@ -35,6 +35,15 @@ enum Command {
     Report(report::ReportArgs),
     /// Check the config file, or print an example.
     CheckConfig(check_config::CheckConfigArgs),
+    /// Install the agent as a service of this PC, or bring the installed one up to date.
+    #[cfg(windows)]
+    Install(cli::service::InstallArgs),
+    /// Stop and remove the service; the data folder stays.
+    #[cfg(windows)]
+    Uninstall,
+    /// Say how the service and this device are.
+    #[cfg(windows)]
+    Status(cli::service::StatusArgs),
 }
 
 fn main() -> ExitCode {
@@ -46,14 +55,33 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(Exit::Usage as u8) } else { ExitCode::SUCCESS };
         }
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let is_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal).init();
+    if !is_service(&cli.command) {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        let is_terminal = std::io::stderr().is_terminal();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(is_terminal).init();
+    }
     match cli.command {
         Command::Run(args) => cli::finish(run::run(&args)),
         Command::Enroll(args) => cli::finish(enroll::run(&args)),
         Command::Detect(args) => detect::run(&args),
         Command::Report(args) => cli::finish(report::run(&args)),
         Command::CheckConfig(args) => cli::finish(check_config::run(&args)),
+        #[cfg(windows)]
+        Command::Install(args) => cli::finish(cli::service::install(&args)),
+        #[cfg(windows)]
+        Command::Uninstall => cli::finish(cli::service::uninstall()),
+        #[cfg(windows)]
+        Command::Status(args) => cli::finish(cli::service::status(&args)),
     }
+}
+
+/// A service has no terminal: it logs to its own file.
+#[cfg(windows)]
+fn is_service(command: &Command) -> bool {
+    if let Command::Run(args) = command { args.service } else { false }
+}
+
+#[cfg(not(windows))]
+const fn is_service(_command: &Command) -> bool {
+    false
 }

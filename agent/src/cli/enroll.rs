@@ -1,14 +1,11 @@
 //! `fleetmend-agent enroll`: makes this PC a device of its fleet, once, and says which one.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::{CliError, ConfigArg, block_on, load};
-use crate::{
-    platform::{Platform, collected::CollectedPc},
-    runner::{self, DataDir},
-};
+use crate::runner::{self, DataDir};
 
 #[derive(Debug, Args)]
 pub struct EnrollArgs {
@@ -29,7 +26,7 @@ pub fn run(args: &EnrollArgs) -> Result<(), CliError> {
     if let Some(file) = &args.token_file {
         config.enrollment_token_file = Some(file.clone());
     }
-    let platform: Arc<dyn Platform> = Arc::new(CollectedPc::open(args.from.as_deref()).map_err(CliError::Collected)?);
+    let platform = super::platform(args.from.as_deref(), &config)?;
     block_on(async {
         let _data = DataDir::lock(&config.data_dir).map_err(CliError::Run)?;
         let identity = runner::enroll_once(&config, &*platform).await.map_err(CliError::Run)?;

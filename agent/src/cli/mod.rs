@@ -5,8 +5,14 @@ pub mod detect;
 pub mod enroll;
 pub mod report;
 pub mod run;
+#[cfg(windows)]
+pub mod service;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use clap::Args;
 
@@ -14,7 +20,10 @@ use crate::{
     config::{Config, ConfigError},
     enroll::EnrollError,
     link::{LinkError, failure::chain, session::LinkStopped},
-    platform::collected::CollectedError,
+    platform::{
+        Platform,
+        collected::{CollectedError, CollectedPc},
+    },
     runner::RunError,
 };
 
@@ -149,6 +158,18 @@ pub fn finish(result: Result<(), CliError>) -> ExitCode {
 
 pub(crate) fn load(arg: &ConfigArg) -> Result<Config, CliError> {
     Config::load(&arg.config).map_err(CliError::Config)
+}
+
+/// Logs collected from a PC where a folder of them is given, else this PC.
+pub(crate) fn platform(from: Option<&Path>, config: &Config) -> Result<Arc<dyn Platform>, CliError> {
+    #[cfg(windows)]
+    if from.is_none() {
+        let pc = crate::platform::windows::WindowsPc::new(&config.data_dir, config.package_folder.clone());
+        return Ok(Arc::new(pc));
+    }
+    #[cfg(not(windows))]
+    let _ = config;
+    Ok(Arc::new(CollectedPc::open(from).map_err(CliError::Collected)?))
 }
 
 /// Runs `work` on a runtime of this thread; the agent needs no more.

@@ -7,6 +7,9 @@
 //! renamed folder, a log path) and as the client id of the update session; it is never used to decide.
 
 pub mod collected;
+pub mod smbios;
+#[cfg(windows)]
+pub mod windows;
 
 use std::{path::PathBuf, time::Duration};
 

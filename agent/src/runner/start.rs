@@ -85,11 +85,17 @@ impl DataDir {
 }
 
 fn make_folder(path: &Path) -> Result<(), RunError> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|source| RunError::DataDir { path: path.to_owned(), source })
+    #[cfg(windows)]
+    let made = crate::platform::windows::folder::prepare(path);
+    #[cfg(not(windows))]
+    let made = {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(path)
+    };
+    made.map_err(|source| RunError::DataDir { path: path.to_owned(), source })
 }
 
 /// The stored identity, or a new one by the token; waits for a controller that is away.
