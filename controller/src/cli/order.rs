@@ -120,9 +120,12 @@ impl Cancel {
     fn run(self) -> Result<(), Failure> {
         let path = format!("/orders/{}/cancel", self.order);
         let order: Order = self.connection.open()?.post(&path, &Reason { reason: self.reason })?;
-        self.output.print(&order, |order| match order.state {
-            State::Cancelled => format!("{} is cancelled", order.id),
-            state => format!("{} is {state}: its device is told to stop, and says when it has", order.id),
+        self.output.print(&order, |order| {
+            if order.state == State::Cancelled {
+                format!("{} is cancelled", order.id)
+            } else {
+                format!("{} is {}: its device is told to stop, and says when it has", order.id, order.state)
+            }
         })
     }
 }

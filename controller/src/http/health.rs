@@ -51,7 +51,7 @@ fn disk_free(folder: &Path) -> Option<u64> {
     #[cfg(unix)]
     {
         let disk = nix::sys::statvfs::statvfs(folder).ok()?;
-        (u64::from(disk.blocks_available()) * 100).checked_div(u64::from(disk.blocks()))
+        (disk.blocks_available() * 100).checked_div(disk.blocks())
     }
     #[cfg(not(unix))]
     {

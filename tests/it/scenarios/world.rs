@@ -255,9 +255,10 @@ impl World {
                 case.state = incident::next(&case.state, &event, now)?;
             }
         }
-        let expires = match &decision.next {
-            Next::Order { action } => Some(ladder::expires_at(case, &policy, action, now)),
-            _ => None,
+        let expires = if let Next::Order { action } = &decision.next {
+            Some(ladder::expires_at(case, &policy, action, now))
+        } else {
+            None
         };
         let waits = matches!(decision.next, Next::Wait { .. } | Next::Hold { .. });
         let manual = if waits { None } else { case.manual.take() };

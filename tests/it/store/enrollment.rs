@@ -88,11 +88,11 @@ async fn a_ban_is_not_undone_by_enrolling_again(world: World) {
         world.store.devices_approve(serials, "ada", world.now).await.expect("an approval")
     };
     let first = enrolling(token, world.now);
-    assert_eq!(expect(&first.serial).await.remembered, [first.serial.clone()]);
+    assert_eq!(expect(&first.serial).await.remembered, std::slice::from_ref(&first.serial));
     assert!(!enroll(first.clone()).await.quarantined);
     assert_eq!(expect(&first.serial).await.remembered, Vec::<String>::new(), "it is here");
     world.store.device_ban(first.device, "stolen", "ada", world.now).await.expect("a ban");
-    assert_eq!(expect(&first.serial).await.banned, [first.serial.clone()]);
+    assert_eq!(expect(&first.serial).await.banned, std::slice::from_ref(&first.serial));
     for with in ["serial", "smbios"] {
         let mut again = enrolling(world.token(1, true).await, world.now);
         if with == "serial" {

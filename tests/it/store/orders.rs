@@ -181,9 +181,9 @@ async fn steps_keep_their_newest_state(world: World) {
 async fn every_change_of_an_order_has_its_event(world: World) {
     let names = async |incident, from: usize| {
         let story = world.store.incident_timeline(incident).await.expect("a timeline").moments;
-        let names = story.into_iter().filter_map(|it| match it.what {
-            MomentKind::Event { name, actor_kind, .. } => Some(format!("{name} {actor_kind}")),
-            _ => None,
+        let names = story.into_iter().filter_map(|it| {
+            let MomentKind::Event { name, actor_kind, .. } = it.what else { return None };
+            Some(format!("{name} {actor_kind}"))
         });
         names.skip(from).collect::<Vec<_>>()
     };

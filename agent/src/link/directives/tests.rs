@@ -56,9 +56,9 @@ fn directive(kind: v1::directive::Kind) -> Result<v1::Directive, Status> {
     Ok(v1::Directive { kind: Some(kind), ..v1::Directive::default() })
 }
 
-fn sent(
-    kinds: impl IntoIterator<Item = v1::directive::Kind>,
-) -> (mpsc::Sender<Result<v1::Directive, Status>>, ReceiverStream<Result<v1::Directive, Status>>) {
+type Directive = Result<v1::Directive, Status>;
+
+fn sent(kinds: impl IntoIterator<Item = v1::directive::Kind>) -> (mpsc::Sender<Directive>, ReceiverStream<Directive>) {
     let (sender, receiver) = mpsc::channel(200);
     for kind in kinds {
         sender.try_send(directive(kind)).expect("there is room");

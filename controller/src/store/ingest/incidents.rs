@@ -411,13 +411,11 @@ struct BuildRow {
     at: DateTime<Utc>,
 }
 
-/// Ends incidents whose update is installed: credits the order that did it, cancels what has not begun. Each with the
-/// position of the success (`None` = the device's build proves it) and the time.
-async fn close(
-    tx: &mut Tx,
-    closed: Vec<(Live, Option<(i64, i64)>, DateTime<Utc>)>,
-    log: &mut Vec<Event>,
-) -> Result<(), StoreError> {
+/// An incident to end, the position of the success (`None` = the device's build proves it), and when.
+type Closed = (Live, Option<(i64, i64)>, DateTime<Utc>);
+
+/// Ends incidents whose update is installed: credits the order that did it, cancels what has not begun.
+async fn close(tx: &mut Tx, closed: Vec<Closed>, log: &mut Vec<Event>) -> Result<(), StoreError> {
     let mut rows = orders::load_of_incidents(tx, closed.iter().map(|(live, ..)| live.id)).await?;
     let installed = json_text(&Verdict::Installed)?;
     let mut proofs = Vec::new();
