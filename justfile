@@ -23,6 +23,14 @@ demo *args:
 sabotage:
     tests/sabotage
 
+# The Windows agent, built on Linux: target/x86_64-pc-windows-gnu/release/fleetmend-agent.exe.
+windows *args:
+    deploy/windows/build {{args}}
+
+# Proves the Windows agent by running it under Wine against a real controller.
+test-windows *args:
+    tests/windows/run {{args}}
+
 # What CI runs.
 ci:
     .ci/run

@@ -25,8 +25,10 @@ const OUTPUT_FAILED: u8 = 74;
 #[derive(Debug, Args)]
 pub struct DetectArgs {
     /// Folder with logs collected from a PC; read with all its subfolders.
+    #[cfg_attr(not(windows), arg(required = true))]
+    #[cfg_attr(windows, doc = "Left out: this PC's own records.")]
     #[arg(long, value_name = "DIR")]
-    pub from: PathBuf,
+    pub from: Option<PathBuf>,
     /// How to print what was found.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub output: Format,
@@ -46,7 +48,11 @@ pub fn run(args: &DetectArgs) -> ExitCode {
 
 /// [`run`] with its two outputs given.
 pub fn run_to(args: &DetectArgs, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
-    let collected = match detect::outcomes_in(&args.from) {
+    let found = match &args.from {
+        Some(folder) => detect::outcomes_in(folder),
+        None => this_pc(err),
+    };
+    let collected = match found {
         Ok(collected) => collected,
         Err(error) => {
             // Nowhere is left to tell of a standard error that fails.
@@ -70,6 +76,29 @@ pub fn run_to(args: &DetectArgs, out: &mut dyn Write, err: &mut dyn Write) -> Ex
             ExitCode::from(OUTPUT_FAILED)
         }
     }
+}
+
+/// What this PC's own records hold now; sources that are not there are named.
+#[cfg(windows)]
+fn this_pc(err: &mut dyn Write) -> Result<detect::Collected, FolderError> {
+    let folder = std::env::temp_dir().join(format!("fleetmend-detect-{}", std::process::id()));
+    let found = crate::platform::windows::collect(&folder)
+        .map_err(|error| FolderError::Open { path: folder.clone(), source: io::Error::other(error) })
+        .and_then(|unavailable| {
+            for it in unavailable {
+                let _ = writeln!(err, "{}: {}", it.source, it.reason);
+            }
+            detect::outcomes_in(&folder)
+        });
+    // Copies only; what stays of them is removed with the system's other temporary files.
+    let _ = std::fs::remove_dir_all(&folder);
+    found
+}
+
+#[cfg(not(windows))]
+fn this_pc(_err: &mut dyn Write) -> Result<detect::Collected, FolderError> {
+    let source = io::Error::other("this system is no Windows: give logs collected from one with --from");
+    Err(FolderError::Open { path: PathBuf::new(), source })
 }
 
 /// One outcome as printed.

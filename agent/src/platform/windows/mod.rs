@@ -59,6 +59,21 @@ impl WindowsPc {
     }
 }
 
+/// Copies what this PC has recorded into a new folder, and names the sources that are not there.
+///
+/// # Errors
+/// When the folder cannot be made or written.
+pub fn collect(folder: &std::path::Path) -> Result<Vec<UnavailableSource>> {
+    let io = |source| PlatformError::Io { what: format!("folder {}", folder.display()), source };
+    std::fs::create_dir(folder).map_err(io)?;
+    let (files, unavailable) = look_for_records(folder)?;
+    for file in files.iter().filter(|file| !file.path.starts_with(folder)) {
+        let name = file.path.file_name().unwrap_or_default();
+        std::fs::copy(&file.path, folder.join(name)).map_err(io)?;
+    }
+    Ok(unavailable)
+}
+
 /// Runs `work` off the async threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let cut = |error: tokio::task::JoinError| PlatformError::Io {

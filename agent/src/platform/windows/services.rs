@@ -53,7 +53,7 @@ pub(super) fn service(name: &str) -> Result<Option<Service>> {
 }
 
 pub(super) fn set_start_type(name: &str, start: StartType) -> Result<()> {
-    let service = existing(name, SERVICE_CHANGE_CONFIG)?;
+    let service = existing(name, SERVICE_CHANGE_CONFIG | SERVICE_QUERY_CONFIG)?;
     let raw = match start {
         StartType::Automatic | StartType::AutomaticDelayed => SERVICE_AUTO_START,
         StartType::Manual => SERVICE_DEMAND_START,
@@ -81,6 +81,9 @@ pub(super) fn set_start_type(name: &str, start: StartType) -> Result<()> {
         StartType::AutomaticDelayed => true,
         StartType::Manual | StartType::Disabled => return Ok(()),
     };
+    if is_delayed(&service) == delayed {
+        return Ok(());
+    }
     let info = SERVICE_DELAYED_AUTO_START_INFO { fDelayedAutostart: delayed.into() };
     let info = std::ptr::from_ref(&info).cast();
     // SAFETY: `info` points to the structure that this level wants.
