@@ -82,8 +82,11 @@ pub fn run_to(args: &DetectArgs, out: &mut dyn Write, err: &mut dyn Write) -> Ex
 #[cfg(windows)]
 fn this_pc(err: &mut dyn Write) -> Result<detect::Collected, FolderError> {
     let folder = std::env::temp_dir().join(format!("fleetmend-detect-{}", std::process::id()));
-    let found = crate::platform::windows::collect(&folder)
-        .map_err(|error| FolderError::Open { path: folder.clone(), source: io::Error::other(error) })
+    let failed = |source| FolderError::Open { path: folder.clone(), source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let found = runtime
+        .block_on(crate::platform::windows::collect(&folder))
+        .map_err(|error| failed(io::Error::other(error)))
         .and_then(|unavailable| {
             for it in unavailable {
                 let _ = writeln!(err, "{}: {}", it.source, it.reason);

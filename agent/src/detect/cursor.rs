@@ -183,7 +183,7 @@ fn place(
     let wide = encoding.widen(text);
     let format = match Format::of(&encoding.decode(&wide)) {
         Format::Other => Format::of_name(&name).unwrap_or(Format::Other),
-        found @ (Format::EventXml | Format::ReportingEvents) => found,
+        found @ (Format::EventXml | Format::ReportingEvents | Format::UpdateHistory) => found,
     };
     if format == Format::Other {
         return Ok(None);

@@ -16,6 +16,7 @@ pub mod record;
 pub mod reporting_events;
 pub mod scan;
 pub mod text;
+pub mod update_history;
 
 pub use cursor::Cursor;
 pub use detector::{Detector, Found, SETTLE};

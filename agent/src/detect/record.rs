@@ -19,17 +19,20 @@ use uuid::Uuid;
 pub enum Stream {
     System,
     Operational,
+    UpdateHistory,
     SetupLog,
     ReportingEvents,
 }
 
 impl Stream {
-    pub(super) const ALL: [Self; 4] = [Self::System, Self::Operational, Self::SetupLog, Self::ReportingEvents];
+    pub(super) const ALL: [Self; 5] =
+        [Self::System, Self::Operational, Self::UpdateHistory, Self::SetupLog, Self::ReportingEvents];
 
     #[must_use]
     pub const fn source(self) -> Source {
         match self {
             Self::System | Self::Operational => Source::EventLog,
+            Self::UpdateHistory => Source::UpdateHistory,
             Self::SetupLog => Source::SetupLog,
             Self::ReportingEvents => Source::ReportingEvents,
         }

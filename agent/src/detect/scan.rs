@@ -8,6 +8,7 @@ use super::{
     record::{BadRecord, Record},
     reporting_events,
     text::{Encoding, Format},
+    update_history,
 };
 
 /// Longest line that is read, in bytes.
@@ -37,7 +38,8 @@ pub struct Scanned {
 #[must_use]
 pub fn scan(format: Format, encoding: &Encoding, piece: &[u8], is_last: bool, skips: bool) -> Scanned {
     match format {
-        Format::ReportingEvents => lines(encoding, piece, is_last, skips),
+        Format::ReportingEvents => lines(encoding, piece, is_last, skips, reporting_events::parse),
+        Format::UpdateHistory => lines(encoding, piece, is_last, skips, update_history::parse),
         Format::EventXml => events(encoding, piece, is_last, skips),
         Format::Other => Scanned { used: piece.len(), ..Scanned::default() },
     }
@@ -53,7 +55,10 @@ impl Scanned {
     }
 }
 
-fn lines(encoding: &Encoding, piece: &[u8], is_last: bool, skips: bool) -> Scanned {
+/// Reads one line.
+type Parse = fn(&str) -> Result<Option<Record>, BadRecord>;
+
+fn lines(encoding: &Encoding, piece: &[u8], is_last: bool, skips: bool, parse: Parse) -> Scanned {
     let mut found = Scanned { skips, ..Scanned::default() };
     for (number, line) in (0..).zip(piece.split_inclusive(|byte| *byte == b'\n')) {
         let is_whole = line.ends_with(b"\n");
@@ -75,7 +80,7 @@ fn lines(encoding: &Encoding, piece: &[u8], is_last: bool, skips: bool) -> Scann
         // A log that was preallocated and not closed ends in zeros.
         let text = text.trim_matches(|c: char| c == '\0' || c == '\u{feff}' || c == '\r' || c == '\n');
         if !text.trim().is_empty() {
-            found.take(number, reporting_events::parse(text));
+            found.take(number, parse(text));
         }
     }
     found

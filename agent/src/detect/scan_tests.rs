@@ -138,7 +138,7 @@ fn a_piece_of_nothing_but_rubbish_is_counted_and_not_kept() {
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic_and_progress_is_bounded(bytes in prop::collection::vec(any::<u8>(), 0..600), is_last: bool) {
-        for format in [Format::ReportingEvents, Format::EventXml, Format::Other] {
+        for format in [Format::ReportingEvents, Format::EventXml, Format::UpdateHistory, Format::Other] {
             let (encoding, bom) = Encoding::of(&bytes);
             let wide = encoding.widen(&bytes[bom..]).into_owned();
             let found = scan(format, &encoding, &wide, is_last);

@@ -3,7 +3,7 @@
 use encoding_rs::{Encoding as Charset, UTF_16BE, UTF_16LE, WINDOWS_1252};
 use serde::{Deserialize, Serialize};
 
-use super::reporting_events;
+use super::{reporting_events, update_history};
 
 /// How the text of a file is encoded. Found from its head once and kept, so that a piece from its middle reads alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,7 @@ pub enum Encoding {
 pub enum Format {
     ReportingEvents,
     EventXml,
+    UpdateHistory,
     /// Nothing that detection reads.
     Other,
 }
@@ -126,6 +127,8 @@ impl Format {
         let is_log = text.contains("http://schemas.microsoft.com/win/2004/08/events/event");
         if has_event && (text.starts_with('<') || is_log) {
             Self::EventXml
+        } else if text.lines().any(update_history::is_shaped_like) {
+            Self::UpdateHistory
         } else if text.lines().any(reporting_events::is_shaped_like) {
             Self::ReportingEvents
         } else {
@@ -192,6 +195,7 @@ mod tests {
         assert_eq!(Format::of("<Event xmlns='x'><System/></Event>"), Format::EventXml);
         assert_eq!(Format::of("<SetupDiag><EventCount/></SetupDiag>"), Format::Other);
         assert_eq!(Format::of("2026-01-14 04:12:43, Info  CBS  text"), Format::Other);
+        assert_eq!(Format::of("{\"src\":\"wua_history\",\"op\":1}"), Format::UpdateHistory);
         assert_eq!(Format::of(""), Format::Other);
         assert_eq!(Format::of_name("ReportingEvents.log"), Some(Format::ReportingEvents));
         assert_eq!(Format::of_name("reportingevents-old.LOG"), Some(Format::ReportingEvents));

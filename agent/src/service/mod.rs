@@ -56,6 +56,7 @@ fn serve(_arguments: Vec<OsString>) {
     log_file::install(config);
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
+    #[allow(clippy::wildcard_enum_match_arm)] // whatever else a manager may ask for
     let handler = move |control| match control {
         ServiceControl::Stop | ServiceControl::Shutdown | ServiceControl::Preshutdown => {
             stop.cancel();
@@ -101,9 +102,10 @@ fn agent(config: &Path) -> Result<(Config, WindowsPc), CliError> {
 
 /// A manager that cannot be told is logged; there is nobody else to tell.
 fn tell(status: &ServiceStatusHandle, state: ServiceState, code: u32) {
-    let accepted = match state {
-        ServiceState::Running => ServiceControlAccept::STOP | ServiceControlAccept::SHUTDOWN,
-        _ => ServiceControlAccept::empty(),
+    let accepted = if state == ServiceState::Running {
+        ServiceControlAccept::STOP | ServiceControlAccept::SHUTDOWN
+    } else {
+        ServiceControlAccept::empty()
     };
     let is_pending = matches!(state, ServiceState::StartPending | ServiceState::StopPending);
     let told = status.set_service_status(ServiceStatus {

@@ -56,7 +56,7 @@ pub(super) fn export(folder: &Path, channel: &str, name: &str, provider: &str) -
         events = query(channel, provider, None, Order::OldestFirst)?;
     }
     if !events.is_empty() {
-        append(&file, &events).map_err(io)?;
+        append(&file, events.iter().map(|(_, event)| event.as_str())).map_err(io)?;
         let last = events.iter().map(|(record, _)| *record).max().unwrap_or_default();
         fs::write(&position, last.to_string()).map_err(io)?;
     }
@@ -77,7 +77,8 @@ enum Order {
     Newest,
 }
 
-fn append(file: &Path, events: &[(u64, String)]) -> io::Result<()> {
+/// Adds records to a file of ours, one a line.
+pub(super) fn append<'a>(file: &Path, records: impl Iterator<Item = &'a str>) -> io::Result<()> {
     if fs::metadata(file).is_ok_and(|it| it.len() > FILE) {
         let text = fs::read_to_string(file)?;
         let lines: Vec<&str> = text.lines().collect();
@@ -87,8 +88,8 @@ fn append(file: &Path, events: &[(u64, String)]) -> io::Result<()> {
         fs::rename(&fresh, file)?;
     }
     let mut text = String::new();
-    for (_, event) in events {
-        text.extend(event.chars().map(|c| if c == '\r' || c == '\n' { ' ' } else { c }));
+    for record in records {
+        text.extend(record.chars().map(|c| if c == '\r' || c == '\n' { ' ' } else { c }));
         text.push('\n');
     }
     let mut file = OpenOptions::new().create(true).append(true).open(file)?;

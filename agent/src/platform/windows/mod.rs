@@ -13,6 +13,7 @@ mod events;
 mod files;
 pub mod folder;
 mod handles;
+mod history;
 mod logs;
 mod machine;
 mod pending;
@@ -63,10 +64,10 @@ impl WindowsPc {
 ///
 /// # Errors
 /// When the folder cannot be made or written.
-pub fn collect(folder: &std::path::Path) -> Result<Vec<UnavailableSource>> {
+pub async fn collect(folder: &std::path::Path) -> Result<Vec<UnavailableSource>> {
     let io = |source| PlatformError::Io { what: format!("folder {}", folder.display()), source };
     std::fs::create_dir(folder).map_err(io)?;
-    let (files, unavailable) = look_for_records(folder)?;
+    let (files, unavailable) = look_for_records(folder, history::read().await)?;
     for file in files.iter().filter(|file| !file.path.starts_with(folder)) {
         let name = file.path.file_name().unwrap_or_default();
         std::fs::copy(&file.path, folder.join(name)).map_err(io)?;
@@ -88,7 +89,10 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Record files that are there, and the sources that are not.
-fn look_for_records(folder: &std::path::Path) -> Result<(Vec<RecordFile>, Vec<UnavailableSource>)> {
+fn look_for_records(
+    folder: &std::path::Path,
+    history: Result<Vec<String>>,
+) -> Result<(Vec<RecordFile>, Vec<UnavailableSource>)> {
     let io = |source| PlatformError::Io { what: format!("folder {}", folder.display()), source };
     std::fs::create_dir_all(folder).map_err(io)?;
     let (mut files, mut unavailable) = (Vec::new(), Vec::new());
@@ -100,6 +104,13 @@ fn look_for_records(folder: &std::path::Path) -> Result<(Vec<RecordFile>, Vec<Un
                 let source = format!("event log {channel}");
                 unavailable.push(UnavailableSource { source, reason: chain(&error) });
             }
+        }
+    }
+    match history.and_then(|entries| history::export(folder, &entries)) {
+        Ok(path) if path.is_file() => files.push(RecordFile { path }),
+        Ok(_) => {}
+        Err(error) => {
+            unavailable.push(UnavailableSource { source: "update history".to_owned(), reason: chain(&error) });
         }
     }
     let path = logs::reporting_events();
@@ -133,7 +144,8 @@ impl Platform for WindowsPc {
 
     async fn record_files(&self) -> Result<Vec<RecordFile>> {
         let folder = self.records.clone();
-        let (files, unavailable) = blocking(move || look_for_records(&folder)).await?;
+        let history = history::read().await;
+        let (files, unavailable) = blocking(move || look_for_records(&folder, history)).await?;
         *locked(&self.unavailable) = unavailable;
         Ok(files)
     }
