@@ -1,6 +1,7 @@
 //! Recording reports: one transaction for a whole batch (group commit), few statements whatever its size. Duplicates
 //! are ignored, incidents opened, joined and closed in the same transaction. The caller acknowledges after it returned.
 
+mod closing;
 mod incidents;
 mod rows;
 
@@ -99,7 +100,7 @@ impl Store {
         }
         rows::insert_outcomes(&mut tx, &fresh).await?;
         log.extend(rows::insert_conditions(&mut tx, reports, &recorded).await?);
-        log.extend(incidents::close_reached(&mut tx, reports, &recorded).await?);
+        log.extend(closing::close_reached(&mut tx, reports, &recorded).await?);
         log.extend(recorded_events(reports, &recorded));
         events::append(&mut tx, &log).await?;
         tx.commit().await.during(operation)?;
