@@ -20,8 +20,8 @@ use fleetmend_proto::{
     Condition, DeviceId, FleetId, HResult, IncidentId, Kb, Operation, OrderId, Outcome, OutcomeResult, Source,
     UpdateKind, UpdateRef,
     clock::{SystemClock, wall_now},
-    condition::{Architecture, DeviceRole, ProductType, UpdateAuthority},
 };
+use fleetmend_tests::fixtures::condition;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -117,7 +117,7 @@ impl Fleet {
             device,
             epoch: 1,
             outcomes: vec![(seq, outcome)],
-            condition: Some(condition(row.name, row.serial)),
+            condition: Some(Condition { computer_name: row.name, serial: row.serial, ..condition(wall_now()) }),
             received_at: now,
         };
         self.state.store.reports_record(&[report]).await.expect("the report is recorded");
@@ -227,33 +227,4 @@ async fn enroll(store: &Store, token: &str, name: &str) -> DeviceId {
     };
     store.device_enroll(enrolling, wall_now()).await.expect("the database works").expect("the token is good");
     device
-}
-
-fn condition(computer_name: String, serial: String) -> Condition {
-    Condition {
-        collected_at: wall_now(),
-        computer_name,
-        serial,
-        smbios_uuid: None,
-        ek_hash: None,
-        os_build: 26100,
-        ubr: 1742,
-        display_version: "24H2".to_owned(),
-        edition: "Professional".to_owned(),
-        manufacturer: "Contoso".to_owned(),
-        model: "Model 5".to_owned(),
-        architecture: Architecture::X64,
-        product_type: ProductType::Client,
-        time_zone: "Europe/Berlin".to_owned(),
-        utc_offset_minutes: 60,
-        update_authority: UpdateAuthority::Wufb,
-        role: DeviceRole::Workstation,
-        reboot_pending: Vec::new(),
-        system_free_bytes: 100 << 30,
-        on_ac_power: true,
-        battery_percent: None,
-        agent_version: "0.1.0".to_owned(),
-        unavailable_sources: Vec::new(),
-        reset_feature: false,
-    }
 }

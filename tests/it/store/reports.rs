@@ -6,9 +6,10 @@ use fleetmend_domain::{incident::StateName, order};
 use fleetmend_proto::{
     Action, DeviceId, HResult, OutcomeResult, Position, UpdateKind, condition::DeviceRole, order::OrderPhase,
 };
+use fleetmend_tests::fixtures::condition;
 use uuid::Uuid;
 
-use super::world::{World, condition, failure, outcome, seconds, success};
+use super::world::{World, failure, outcome, seconds, success};
 
 async fn outcomes(world: &World) -> i64 {
     world.store.summary().await.expect("a summary").outcomes
@@ -222,8 +223,8 @@ async fn what_a_device_becomes_is_an_event(world: World) {
     let tell = async |role, reboot: bool| {
         let mut condition = condition(world.now);
         condition.role = role;
-        if !reboot {
-            condition.reboot_pending.clear();
+        if reboot {
+            condition.reboot_pending = vec!["updates".to_owned()];
         }
         let report =
             DeviceReport { device, epoch: 1, outcomes: Vec::new(), condition: Some(condition), received_at: world.now };

@@ -10,10 +10,9 @@ use fleetmend_domain::{
     policy::Policy,
 };
 use fleetmend_proto::{
-    Action, Condition, DeviceId, Fence, FleetId, HResult, IncidentId, Kb, Operation, OrderId, Outcome, OutcomeResult,
-    Position, Source, UpdateKind, UpdateRef,
+    Action, DeviceId, Fence, FleetId, HResult, IncidentId, Kb, Operation, OrderId, Outcome, OutcomeResult, Position,
+    Source, UpdateKind, UpdateRef,
     clock::wall_now,
-    condition::{Architecture, DeviceRole, ProductType, UpdateAuthority},
     order::{OrderKey, OrderPhase},
 };
 use fleetmend_tests::postgres::shared_url;
@@ -316,34 +315,4 @@ pub fn success(n: u32, at: DateTime<Utc>) -> Outcome {
 
 pub fn seconds(count: i64) -> TimeDelta {
     TimeDelta::seconds(count)
-}
-
-/// What a device says of itself.
-pub fn condition(at: DateTime<Utc>) -> Condition {
-    Condition {
-        collected_at: at,
-        computer_name: "PC-1".to_owned(),
-        serial: "S1".to_owned(),
-        smbios_uuid: None,
-        ek_hash: None,
-        os_build: 26100,
-        ubr: 1742,
-        display_version: "24H2".to_owned(),
-        edition: "Professional".to_owned(),
-        manufacturer: "Contoso".to_owned(),
-        model: "Model 5".to_owned(),
-        architecture: Architecture::X64,
-        product_type: ProductType::Client,
-        time_zone: "Europe/Berlin".to_owned(),
-        utc_offset_minutes: 60,
-        update_authority: UpdateAuthority::WindowsUpdate,
-        role: DeviceRole::Workstation,
-        reboot_pending: vec!["updates".to_owned()],
-        system_free_bytes: 100 << 30,
-        on_ac_power: true,
-        battery_percent: None,
-        agent_version: "0.1.0".to_owned(),
-        unavailable_sources: Vec::new(),
-        reset_feature: false,
-    }
 }
